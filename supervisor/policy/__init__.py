@@ -1,0 +1,15 @@
+"""Everything the supervisor decides, as pure functions of (state, event, now).
+
+Nothing here opens a file, reads a clock, draws from a global random source or writes a log line. Events
+come in (`events`), commands go out (`commands`), `Pool` joins the parts:
+
+* `worker`     the life of one worker: state x event table
+* `slots`      the places in the pool: what is in each, and what it has been through
+* `queue`      batches and the window of their items held in memory
+* `leases`     who gets which items, how many, and what becomes of them
+* `batch_size` how many items a lease may have: grows when calm, halves on pressure
+* `watch`      memory: limits of a worker, levels of the whole, how often to look
+* `restart`    when a dead worker may be replaced
+* `blame`      which death charges which image with what
+* `report`     status and progress, from the state
+"""

@@ -1,0 +1,176 @@
+"""What the policy asks the hands to do. Each command's outcome comes back later as an event."""
+
+from typing import Any
+
+import msgspec
+
+from protocol.messages import AnyAnswer, AnyRequest, AnyToWorker, BatchState, Counts, Summary
+from supervisor.policy.items import BatchRecord, Charge, Settlement
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of the commands."""
+
+
+# ---- processes -----------------------------------------------------------------------------------
+
+
+class StartWorker(Command, frozen=True, kw_only=True):
+    """Fork a worker from the template. Answered by WorkerStarted or StartFailed."""
+
+    slot: int
+    incarnation: int
+
+
+class TellWorker(Command, frozen=True, kw_only=True):
+    """Send a message to a worker."""
+
+    slot: int
+    incarnation: int
+    message: AnyToWorker
+
+
+class TerminateWorker(Command, frozen=True, kw_only=True):
+    """SIGTERM: finish and exit."""
+
+    slot: int
+    incarnation: int
+
+
+class KillWorker(Command, frozen=True, kw_only=True):
+    """SIGKILL through the pidfd, then process_mrelease. Answered by WorkerExited."""
+
+    slot: int
+    incarnation: int
+
+
+class BuryWorker(Command, frozen=True, kw_only=True):
+    """Everything a dead worker left: its unfinished output, its temp directory."""
+
+    slot: int
+    incarnation: int
+    partial: bytes
+
+
+# ---- clients -------------------------------------------------------------------------------------
+
+
+class Reply(Command, frozen=True, kw_only=True):
+    """Answer a client."""
+
+    peer: bytes
+    answer: AnyAnswer
+
+
+class Query(Command, frozen=True, kw_only=True):
+    """Let the journal answer a request that only reads; `live` are the counts of unfinished batches."""
+
+    peer: bytes
+    request: AnyRequest
+    live: dict[str, Counts] = {}
+
+
+class Note(Command, frozen=True, kw_only=True):
+    """A decision with its figures: kept in the journal for `why`, published on the event socket."""
+
+    kind: str
+    message: str
+    slot: int | None = None
+    batch: str | None = None
+    path: str | None = None
+    figures: dict[str, Any] = {}
+
+
+# ---- journal -------------------------------------------------------------------------------------
+
+
+class CreateBatch(Command, frozen=True, kw_only=True):
+    """Answered by BatchCreated. With `resume`, an unfinished batch of the same fingerprint is reopened
+    instead; an existing batch of the same name is returned as it is."""
+
+    peer: bytes
+    request_id: int | str
+    record: BatchRecord
+    resume: bool
+
+
+class InsertItems(Command, frozen=True, kw_only=True):
+    """Answered by ItemsInserted or InsertFailed."""
+
+    peer: bytes
+    request_id: int | str
+    batch: str
+    chunk: int
+    root: str
+    prefix: str
+    names: list[str]
+
+
+class SealBatch(Command, frozen=True, kw_only=True):
+    """No more items come. Answered by BatchSealed."""
+
+    peer: bytes
+    request_id: int | str
+    batch: str
+    ignored: int
+
+
+class FetchItems(Command, frozen=True, kw_only=True):
+    """Read pending items of a batch with an id above `after`. Answered by ItemsFetched."""
+
+    batch: str
+    after: int
+    limit: int
+
+
+class SettleItems(Command, frozen=True, kw_only=True):
+    """Sync the outputs, then commit. Answered by ItemsCommitted."""
+
+    settlements: list[Settlement]
+
+
+class ChargeItems(Command, frozen=True, kw_only=True):
+    """Keep the charges of items that go back to the queue. Not answered."""
+
+    charges: list[Charge]
+
+
+class ChangeBatch(Command, frozen=True, kw_only=True):
+    """Keep a batch's state. Answered by BatchChanged."""
+
+    batch: str
+    state: BatchState
+    paused: str | None = None
+    finished_at: float | None = None
+    summary: Summary | None = None
+
+
+class CancelItems(Command, frozen=True, kw_only=True):
+    """Cancel what is pending, except what is leased. Answered by ItemsCancelled."""
+
+    batch: str
+    except_ids: list[int]
+
+
+class RetryItems(Command, frozen=True, kw_only=True):
+    """Put failed (and quarantined) items back to pending, uncharged. Answered by ItemsRetried."""
+
+    peer: bytes
+    request_id: int | str
+    batch: str
+    quarantined: bool
+
+
+class ForgetQuarantine(Command, frozen=True, kw_only=True):
+    """Drop a remembered image; with `retry` its quarantined items become pending. Answered by QuarantineForgotten."""
+
+    peer: bytes
+    request_id: int | str
+    path: str
+    retry: bool
+
+
+class StopLoop(Command, frozen=True, kw_only=True):
+    """All is done: leave the loop with this exit code."""
+
+    exit_code: int

@@ -1,0 +1,234 @@
+"""What the hands tell the policy: facts, each with its figures, none with an opinion."""
+
+import msgspec
+
+from protocol.messages import AnyFromWorker, AnyRequest
+from supervisor.policy.items import BatchRecord, Item, Settlement
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of the events."""
+
+
+class Tick(Event, frozen=True, kw_only=True):
+    """A deadline passed."""
+
+
+# ---- processes -----------------------------------------------------------------------------------
+
+
+class WorkerStarted(Event, frozen=True, kw_only=True):
+    """The process exists; it is warm when its Ready arrives."""
+
+    slot: int
+    incarnation: int
+    pid: int
+
+
+class StartFailed(Event, frozen=True, kw_only=True):
+    """No process could be made."""
+
+    slot: int
+    incarnation: int
+    reason: str
+
+
+class WorkerSaid(Event, frozen=True, kw_only=True):
+    """A message of a worker whose identity is that of its slot and incarnation."""
+
+    slot: int
+    incarnation: int
+    message: AnyFromWorker
+
+
+class WorkerBabbled(Event, frozen=True, kw_only=True):
+    """Bytes from a worker that are no message."""
+
+    slot: int
+    incarnation: int
+    fault: str
+
+
+class WorkerExited(Event, frozen=True, kw_only=True):
+    """The process is gone and its memory is back. `exit_code` is negative for a signal, None where the
+    template could not tell; `item`, `step` and `path` are what the flight recorder names, 0 when none."""
+
+    slot: int
+    incarnation: int
+    exit_code: int | None
+    item: int
+    step: int
+    path: str
+    partial: bytes
+    oom_kills: int
+    """Kernel OOM kills counted in our cgroup (or on the machine) since the last exit."""
+
+
+class TemplateDied(Event, frozen=True, kw_only=True):
+    """The process that workers are forked from is gone; the next start makes a new one."""
+
+    reason: str
+
+
+# ---- memory --------------------------------------------------------------------------------------
+
+
+class WorkerSample(msgspec.Struct, frozen=True, kw_only=True):
+    """One look at a worker from outside. `item` is what its flight recorder names, begun at `item_started`
+    on the loop's clock; 0 when none. `rss_bytes` includes swap; None: the sample could not be taken."""
+
+    slot: int
+    incarnation: int
+    rss_bytes: int | None
+    shared_bytes: int
+    item: int
+    item_started: float
+    items_done: int
+
+
+class Sampled(Event, frozen=True, kw_only=True):
+    """One look at all workers and at the whole. `cgroup_used_bytes` is the working set where a cgroup limits
+    us, else None; `budget_bytes` follows the limit."""
+
+    workers: list[WorkerSample]
+    own_bytes: int
+    """Private memory of the supervisor plus the template."""
+    cgroup_used_bytes: int | None
+    budget_bytes: int
+    available_bytes: int
+    """Free memory of the machine (MemAvailable)."""
+
+
+# ---- clients -------------------------------------------------------------------------------------
+
+
+class RequestReceived(Event, frozen=True, kw_only=True):
+    """A validated request of a client; `peer` is where the answer goes."""
+
+    peer: bytes
+    request: AnyRequest
+
+
+class StopAsked(Event, frozen=True, kw_only=True):
+    """SIGTERM, SIGINT or a client: drain and stop; `now`: the second one, or one that says so."""
+
+    now: bool
+    reason: str
+
+
+# ---- journal -------------------------------------------------------------------------------------
+
+
+class BatchCreated(Event, frozen=True, kw_only=True):
+    """The batch is on disk."""
+
+    peer: bytes
+    request_id: int | str
+    record: BatchRecord
+    resumed: bool
+
+
+class ItemsInserted(Event, frozen=True, kw_only=True):
+    """The chunk is on disk. `root` is the number its (root, prefix) got in the batch."""
+
+    peer: bytes
+    request_id: int | str
+    batch: str
+    chunk: int
+    added: int
+    known: int
+    root: int
+    root_path: str
+    prefix: str
+
+
+class JournalRefused(Event, frozen=True, kw_only=True):
+    """The journal could not take a request, for a reason that is the caller's; nothing of it was kept."""
+
+    peer: bytes
+    request_id: int | str
+    code: str
+    message: str
+
+
+class BatchSealed(Event, frozen=True, kw_only=True):
+    """The batch is complete on disk."""
+
+    peer: bytes
+    request_id: int | str
+    batch: str
+    items: int
+    ignored: int
+
+
+class ItemsFetched(Event, frozen=True, kw_only=True):
+    """Pending items, ascending by id; `exhausted` when there were fewer than asked for."""
+
+    batch: str
+    items: list[Item]
+    exhausted: bool
+
+
+class ItemsCommitted(Event, frozen=True, kw_only=True):
+    """Outputs synced, rows committed."""
+
+    settlements: list[Settlement]
+
+
+class BatchChanged(Event, frozen=True, kw_only=True):
+    """The batch's new state is on disk."""
+
+    batch: str
+
+
+class ItemsCancelled(Event, frozen=True, kw_only=True):
+    """So many pending items were cancelled."""
+
+    batch: str
+    count: int
+
+
+class ItemsRetried(Event, frozen=True, kw_only=True):
+    """So many failed and quarantined items are pending again; `record` is the batch as it now stands."""
+
+    peer: bytes
+    request_id: int | str
+    record: BatchRecord
+    failed: int
+    quarantined: int
+
+
+class QuarantineForgotten(Event, frozen=True, kw_only=True):
+    """`records` are the batches that got items back."""
+
+    peer: bytes
+    request_id: int | str
+    known: bool
+    records: list[BatchRecord]
+
+
+class JournalStalled(Event, frozen=True, kw_only=True):
+    """The journal cannot commit (disk full, I/O error); it keeps everything and tries again."""
+
+    reason: str
+
+
+class JournalRecovered(Event, frozen=True, kw_only=True):
+    """The journal commits again."""
+
+
+class Recovered(Event, frozen=True, kw_only=True):
+    """What the state directory held at start: unfinished batches, and the items that were in progress at an
+    unclean stop (with their counts already raised)."""
+
+    records: list[BatchRecord]
+    in_progress: list[Item]
+    clean: bool
+
+
+AnyEvent = (
+    Tick | WorkerStarted | StartFailed | WorkerSaid | WorkerBabbled | WorkerExited | TemplateDied | Sampled
+    | RequestReceived | StopAsked | BatchCreated | ItemsInserted | JournalRefused | BatchSealed | ItemsFetched
+    | ItemsCommitted | BatchChanged | ItemsCancelled | ItemsRetried | QuarantineForgotten | JournalStalled
+    | JournalRecovered | Recovered
+)  # fmt: skip

@@ -1,0 +1,101 @@
+"""An item (one image under one recipe) as the policy holds it, and what became of it."""
+
+from typing import Any, Literal
+
+import msgspec
+
+from protocol.messages import BatchState, Counts, Recipe, Summary
+
+SettledState = Literal["done", "cached", "failed", "quarantined", "cancelled"]
+
+
+class Item(msgspec.Struct, kw_only=True):
+    """An item that waits or is leased. `charges` are deaths blamed on it, by crash or timeout;
+    `memory_charges` those by our hard limit or the kernel's OOM killer; `outside_kills` those nobody is
+    blamed for; `unclean_stops` supervisor stops in a row that found it in progress."""
+
+    id: int
+    batch: str
+    root: int
+    stem: str
+    charges: int = 0
+    memory_charges: int = 0
+    outside_kills: int = 0
+    unclean_stops: int = 0
+    machine_tries: int = 0
+    needs_bytes: int = 0
+    """What it is known to need above a worker's baseline; 0: not known."""
+    owned: bool = False
+    shunned: tuple[int, int, str] | None = None
+
+    @property
+    def suspect(self) -> bool:
+        """A suspect runs in a lease of one."""
+        return bool(self.charges or self.memory_charges or self.unclean_stops or self.outside_kills)
+
+
+class BatchRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A batch as the journal keeps it. `recipe` is the recipe as it was when the batch was opened."""
+
+    batch: str
+    recipe: Recipe
+    out: str | None
+    overwrite: bool
+    strict: bool
+    priority: int
+    hold: bool
+    fingerprint: str | None
+    kind: str
+    opened_at: float
+    open: bool = True
+    state: BatchState = "accepted"
+    paused: str | None = None
+    finished_at: float | None = None
+    items: int = 0
+    ignored: int = 0
+    next_chunk: int = 0
+    counts: Counts = Counts()
+    summary: Summary = Summary()
+    roots: list[tuple[str, str]] = []
+    """(root, prefix) by number."""
+
+
+class Settlement(msgspec.Struct, frozen=True, kw_only=True):
+    """The final word on an item, ready for the journal. `detail` is the JSON object of
+    `error outputs values warnings`."""
+
+    id: int
+    batch: str
+    state: SettledState
+    tries: int
+    seconds: float = 0.0
+    peak_bytes: int = 0
+    slot: int | None = None
+    detail: bytes = b'{"error":null,"outputs":[],"values":{},"warnings":[]}'
+    written: list[str] = []
+    """Output path tokens to be synced before the row is committed."""
+    quarantine: "QuarantineFacts | None" = None
+
+
+class QuarantineFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What is remembered of an image that killed its workers."""
+
+    kind: str
+    message: str
+    recipe: str
+    size_bytes: int
+    mtime_ns: int
+    version: str
+    """The operation versions of the recipe; others may fare better with the image."""
+    evidence: dict[str, Any]
+
+
+class Charge(msgspec.Struct, frozen=True, kw_only=True):
+    """The counts of an item that goes back to the queue, for the journal."""
+
+    id: int
+    charges: int
+    memory_charges: int
+    outside_kills: int
+    unclean_stops: int
+    needs_bytes: int
