@@ -8,6 +8,21 @@ import importlib
 
 import msgspec
 
+from protocol.messages import Recipe
+
+
+class ImageLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What an image may be, checked on its header before anything is decoded. Orientation for the defaults:
+    imgproxy refuses above 50 MP and sharp above 268 MP unless told otherwise; galleries hold 280 MP panoramas."""
+
+    pixels_streamed: int = 500_000_000
+    """Largest image of a format that streams or shrinks while loading (sequential JPEG, plain PNG, TIFF)."""
+    pixels_whole: int = 200_000_000
+    """Largest image of a format that must be held whole."""
+    file_bytes: int = 2 * 1024**3
+    frames: int = 10_000
+    side: int = 100_000
+
 
 class WorkerStart(msgspec.Struct, frozen=True, kw_only=True):
     """What a new worker is told before any socket exists."""
@@ -29,13 +44,18 @@ class WorkerStart(msgspec.Struct, frozen=True, kw_only=True):
     oom_score_adj: int = 500
     heartbeat_seconds: float = 1.0
     report_seconds: float = 0.02
+    """Finished items are reported at the latest so long after they are done (at the next item boundary)."""
+    limits: ImageLimits = ImageLimits()
 
 
 class TemplatePlan(msgspec.Struct, frozen=True, kw_only=True):
     """What the template process imports before it is forked from; handed over in PLAN_VARIABLE."""
 
-    modules: list[str]
     supervisor_pid: int
+    recipes: list[Recipe]
+    """Compiled once in the template: validates their parameters and imports what they need."""
+    report_path: str
+    """Where the template writes why it could not be prepared (plain text), before it exits with an error."""
 
 
 PLAN_VARIABLE = "GALLERY_SUPERVISOR_TEMPLATE"
