@@ -128,11 +128,15 @@ class ListBatches(Request, frozen=True, kw_only=True):
 
 
 class Results(Request, frozen=True, kw_only=True):
-    """Asks for settled items in the order they settled. Answer: `ResultsPage`; go on with its `next`."""
+    """Asks for settled items in the order they settled, of all states or only those named.
+
+    Answer: `ResultsPage`; go on with its `next`.
+    """
 
     batch: str
     after: int = 0
     limit: int = 1000
+    states: list[ItemState] = []
 
 
 class CancelBatch(Request, frozen=True, kw_only=True):

@@ -80,6 +80,11 @@ def new_context() -> Context:
     return context
 
 
+def destroy_context(context: Context) -> None:
+    """Closes every socket of a context, dropping what is unsent, then the context: never waits."""
+    context.destroy(linger=0)
+
+
 def worker_socket(context: Context, endpoint: str, identity: bytes) -> Socket:
     """Returns a worker's DEALER, connected to the backend under its identity."""
     socket = _plain(context, zmq.DEALER, WORKER_LINGER_MILLISECONDS)
