@@ -1,0 +1,98 @@
+"""The first steps of a worker, in the one order that is right.
+
+Parent's death before anything that could last; what is needed under /proc before a sandbox could forbid
+it; the ZeroMQ socket last, because its thread would stay outside of what is set before.
+"""
+
+import os
+import signal
+import sys
+import tempfile
+from types import FrameType
+
+from protocol import sockets
+from protocol.launch import WorkerStart
+from protocol.recorder import Recorder
+from workers import limits
+from workers.cleanup import CleanupRegistry, Moment
+from workers.loop import Stop, WorkerLoop
+from workers.memory import OwnMemory, PeakMeter
+from workers.perform import Context
+from workers.temp import clear_directory, remove_directory
+
+
+def main(start: WorkerStart) -> None:
+    """Is a worker until it is told to leave. Raises SystemExit with its status when that is not 0."""
+    os.setpgid(0, 0)
+    limits.die_with(start.template_pid)
+    limits.be_called(f"gallery-work-{start.slot}")
+    _let_template_go()
+    limits.die_with_supervisor(start.death_pipe_path)
+    limits.hold_life_lock(start.life_lock_path)
+    limits.step_back(nice=start.nice, idle_io=start.idle_io, oom_score_adj=start.oom_score_adj)
+    stop = _take_signals()
+    memory, peak = OwnMemory(), PeakMeter()
+    cleanup = _own_temp_directory(start.temp_directory)
+    recorder = Recorder(start.recorder_path, start.slot, start.incarnation)
+    context = Context(
+        recorder=recorder,
+        state_token=start.state_token,
+        temp_directory=start.temp_directory,
+        limits=start.limits,
+        peak=peak,
+        cleanup=cleanup,
+    )
+    status = _serve(start, stop, memory, context, recorder, cleanup)
+    if status:
+        raise SystemExit(status)
+
+
+def _serve(
+    start: WorkerStart,
+    stop: Stop,
+    memory: OwnMemory,
+    context: Context,
+    recorder: Recorder,
+    cleanup: CleanupRegistry,
+) -> int:
+    zmq = sockets.new_context()
+    socket = sockets.worker_socket(zmq, start.backend_endpoint, f"{start.slot}.{start.incarnation}".encode())
+    try:
+        return WorkerLoop(start, socket, stop, memory, context, recorder, cleanup).run()
+    finally:
+        for warning in cleanup.run(Moment.WORKER):
+            print(f"worker {start.slot}.{start.incarnation}: {warning}", file=sys.stderr)
+        socket.close()
+        zmq.term()
+
+
+def _let_template_go() -> None:
+    """Closes the write end of the fork server's `alive` pipe that every child inherits: the template ends when
+    nobody holds it, and a worker must not be the one who does. Found where the fork server keeps it, because
+    the supervisor's library of processes is not imported here."""
+    server = getattr(sys.modules.get("multiprocess.forkserver"), "_forkserver", None)
+    descriptor = getattr(server, "_forkserver_alive_fd", None)
+    if server is not None and descriptor is not None:
+        os.close(descriptor)
+        server._forkserver_alive_fd = None
+
+
+def _take_signals() -> Stop:
+    """Ctrl-C is the supervisor's; SIGTERM finishes the item in progress."""
+    stop = Stop()
+
+    def on_term(_number: int, _frame: FrameType | None) -> None:
+        stop.ask()
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, on_term)
+    return stop
+
+
+def _own_temp_directory(path: str) -> CleanupRegistry:
+    os.makedirs(path, mode=0o700, exist_ok=True)
+    os.environ["TMPDIR"] = tempfile.tempdir = path
+    cleanup = CleanupRegistry()
+    cleanup.add(Moment.LEASE, "temp directory", lambda: clear_directory(path), priority=900)
+    cleanup.add(Moment.WORKER, "temp directory", lambda: remove_directory(path), priority=900)
+    return cleanup

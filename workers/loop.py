@@ -1,0 +1,327 @@
+"""A worker's life after its start: lease in, items, reports out.
+
+One thread does one item at a time. Between items, never inside one, the worker looks at its socket: it
+hands back what a Shrink takes from it, trims when told so, leaves when told so. Looking, reporting and
+beating are each paced by the clock, not by the item, so that an item that takes microseconds pays for
+none of them and one that takes seconds has all three after it.
+
+Finished items are reported when the last report is `report_seconds` old, so at most that much work is
+done twice when the worker dies. What was not started when a lease ends early goes back by its ids: every
+item of a lease is reported once or handed back once.
+"""
+
+import os
+import sys
+import time
+from collections import deque
+
+import msgspec
+
+from protocol import codec, sockets
+from protocol.errors import BadMessage, GalleryError
+from protocol.launch import WorkerStart
+from protocol.messages import (
+    MAX_FRAME_BYTES,
+    AnyFromWorker,
+    AnyToWorker,
+    Grant,
+    Granted,
+    Heartbeat,
+    ItemError,
+    ItemReport,
+    Quit,
+    Ready,
+    Recipe,
+    Report,
+    Shrink,
+    Trim,
+    Trimmed,
+)
+from protocol.paths import from_token, item_path
+from protocol.recorder import Recorder
+from workers.cleanup import CleanupRegistry, Moment
+from workers.memory import OwnMemory
+from workers.perform import Context, Job, perform
+from workers.recipe import CompiledRecipe, compile_recipe
+
+BROKEN_PROTOCOL = 70
+"""Exit status of a worker that was told something that is no message (sysexits EX_SOFTWARE)."""
+
+IDLE_HEARTBEAT_SECONDS = 5.0
+IDLE_SLICE_SECONDS = 1.0
+"""An idle worker wakes so often: it bounds the one race of SIGTERM, which may arrive just before the wait."""
+
+LOOK_SECONDS = 0.001
+"""Pause between two looks at the socket (3 µs each): a Shrink waits no longer, beyond the item in progress."""
+
+MAX_COMPILED_RECIPES = 16
+MAX_WAITING_GRANTS = 4
+"""Leases that may arrive while one is at work; the supervisor sends one ahead at most."""
+
+_monotonic = time.monotonic
+
+
+class StopNow(Exception):
+    """SIGTERM while the worker waits for work."""
+
+
+class Stop:
+    """Whether the worker was asked to finish; asked by a signal handler."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.waiting = False
+
+    def ask(self) -> None:
+        """Notes it, and interrupts a wait for work, never an item."""
+        self.asked = True
+        if self.waiting:
+            self.waiting = False
+            raise StopNow
+
+
+class WorkerLoop:
+    """Serves one worker's socket until it is told to leave."""
+
+    def __init__(
+        self,
+        start: WorkerStart,
+        socket: sockets.Socket,
+        stop: Stop,
+        memory: OwnMemory,
+        context: Context,
+        recorder: Recorder,
+        cleanup: CleanupRegistry,
+    ) -> None:
+        self._start = start
+        self._socket = socket
+        self._stop = stop
+        self._memory = memory
+        self._context = context
+        self._recorder = recorder
+        self._cleanup = cleanup
+        self._grants: deque[Grant] = deque()
+        self._recipes: dict[bytes, CompiledRecipe] = {}
+        self._items_done = 0
+        self._spoken_at = 0.0
+
+    def run(self) -> int:
+        """Works until Quit, SIGTERM or nonsense; returns the exit status."""
+        start = self._start
+        try:
+            self._send(
+                Ready(slot=start.slot, incarnation=start.incarnation, pid=os.getpid(), memory=self._memory.read())
+            )
+            while not self._stop.asked:
+                if self._grants:
+                    self._work(self._grants.popleft())
+                else:
+                    self._take(self._wait())
+            self._hand_back_waiting()
+        except BadMessage as error:
+            print(f"worker {start.slot}.{start.incarnation}: told nonsense, leaving: {error}", file=sys.stderr)
+            return BROKEN_PROTOCOL
+        return 0
+
+    # ---- messages
+
+    def _wait(self) -> AnyToWorker | None:
+        """Waits for the next message; None when there is none (SIGTERM, or it is time for a heartbeat)."""
+        stop = self._stop
+        try:
+            stop.waiting = True
+            if not stop.asked:
+                sockets.wait_readable(self._socket, IDLE_SLICE_SECONDS)
+            stop.waiting = False
+        except StopNow:
+            return None
+        message = self._receive()
+        if message is None and _monotonic() - self._spoken_at >= IDLE_HEARTBEAT_SECONDS:
+            self._beat(None)
+        return message
+
+    def _receive(self) -> AnyToWorker | None:
+        frames = sockets.receive(self._socket)
+        if frames is None:
+            return None
+        if len(frames) != 1:
+            raise BadMessage(f"a message has one frame, this one {len(frames)}")
+        return codec.decode_to_worker(frames[0])
+
+    def _take(self, message: AnyToWorker | None) -> None:
+        """Acts on a message between leases."""
+        match message:
+            case Grant():
+                if len(self._grants) >= MAX_WAITING_GRANTS:
+                    raise BadMessage(f"lease {message.lease} granted while {MAX_WAITING_GRANTS} others wait")
+                self._grants.append(message)
+            case Trim():
+                self._trim()
+            case Quit():
+                self._stop.asked = True
+            case Shrink() | None:
+                pass  # a Shrink that crossed the lease's last report: nothing is left to hand back
+
+    def _look(self, lease: int, remaining: int) -> int:
+        """Acts on what arrived during a lease; returns how many of the remaining items are still to be done."""
+        while (message := self._receive()) is not None:
+            if isinstance(message, Shrink):
+                if message.lease == lease:
+                    remaining = min(remaining, message.keep)
+            else:
+                self._take(message)
+        return 0 if self._stop.asked else remaining
+
+    def _send(self, message: AnyFromWorker) -> None:
+        """Sends, however long the supervisor takes; should it be gone, the death pipe ends the wait."""
+        frame = codec.encode(message)
+        while sockets.send(self._socket, (frame,)) is not sockets.Sent.SENT:
+            sockets.wait_writable(self._socket, IDLE_SLICE_SECONDS)
+        self._spoken_at = _monotonic()
+
+    # ---- a lease
+
+    def _work(self, grant: Grant) -> None:
+        items, total = grant.items, len(grant.items)
+        try:
+            recipe = self._compiled(grant.recipe)
+        except GalleryError as error:
+            self._report(grant.lease, [_not_ours(granted, error) for granted in items], [], finished=True)
+            return
+        out = None if grant.out is None else from_token(grant.out)
+        perform_one, start = self._perform, self._start
+        done: list[ItemReport] = []
+        now = flushed = _monotonic()
+        looked = 0.0
+        at = 0
+        while at < total:
+            if now - looked >= LOOK_SECONDS:
+                total = at + self._look(grant.lease, total - at)
+                looked = now
+            if self._stop.asked or at >= total:
+                break
+            if now - self._spoken_at >= start.heartbeat_seconds:
+                self._beat(items[at].id)
+            done.append(perform_one(grant, recipe, out, items[at], now))
+            at += 1
+            now = _monotonic()
+            if now - flushed >= start.report_seconds and at < total:
+                self._report(grant.lease, done, [], finished=False)
+                done = []
+                flushed = now
+        for warning in self._cleanup.run(Moment.LEASE):
+            print(f"worker {start.slot}.{start.incarnation}: {warning}", file=sys.stderr)
+        self._report(grant.lease, done, [granted.id for granted in items[at:]], finished=True)
+
+    def _perform(
+        self, grant: Grant, recipe: CompiledRecipe, out: bytes | None, item: Granted, now: float
+    ) -> ItemReport:
+        if not 0 <= item.root < len(grant.roots):
+            raise BadMessage(f"item {item.id} of lease {grant.lease} names root {item.root} of {len(grant.roots)}")
+        root = grant.roots[item.root]
+        try:
+            token = item_path(root.root, root.prefix, item.stem)
+            path = from_token(token)
+        except ValueError as error:
+            raise BadMessage(f"item {item.id} of lease {grant.lease}: {error}") from error
+        recorder = self._recorder
+        recorder.begin(item.id, token, now)
+        report = perform(
+            recipe,
+            Job(
+                item=item.id,
+                path=path,
+                path_token=token,
+                stem=item.stem,
+                out=out,
+                overwrite=grant.overwrite,
+                owned=item.owned,
+                strict=grant.strict,
+                submitted_at=grant.submitted_at,
+                memory_bytes=grant.memory_bytes,
+                shunned=item.shunned,
+            ),
+            self._context,
+        )
+        if self._cleanup.has(Moment.ITEM):
+            report = _with_warnings(report, self._cleanup.run(Moment.ITEM))
+        recorder.end()
+        self._items_done += 1
+        return report
+
+    def _compiled(self, recipe: Recipe) -> CompiledRecipe:
+        key = msgspec.json.encode(recipe)
+        found = self._recipes.get(key)
+        if found is None:
+            found = compile_recipe(recipe)
+            if len(self._recipes) >= MAX_COMPILED_RECIPES:
+                del self._recipes[next(iter(self._recipes))]
+            self._recipes[key] = found
+        return found
+
+    def _hand_back_waiting(self) -> None:
+        for grant in self._grants:
+            self._report(grant.lease, [], [granted.id for granted in grant.items], finished=True)
+
+    # ---- what is said
+
+    def _report(self, lease: int, done: list[ItemReport], handed_back: list[int], *, finished: bool) -> None:
+        """Reports; in halves when the values of so many items do not fit into one message."""
+        message = Report(
+            slot=self._start.slot,
+            incarnation=self._start.incarnation,
+            lease=lease,
+            items=done,
+            handed_back=handed_back,
+            finished=finished,
+            memory=self._memory.read(),
+        )
+        if len(done) > 1 and sum(_size(item) for item in done) > MAX_FRAME_BYTES // 2:
+            half = len(done) // 2
+            self._report(lease, done[:half], [], finished=False)
+            self._report(lease, done[half:], handed_back, finished=finished)
+        else:
+            self._send(message)
+
+    def _beat(self, current: int | None) -> None:
+        self._send(
+            Heartbeat(
+                slot=self._start.slot,
+                incarnation=self._start.incarnation,
+                memory=self._memory.read(),
+                items_done=self._items_done,
+                current=current,
+            )
+        )
+
+    def _trim(self) -> None:
+        began, before = _monotonic(), self._memory.rss_bytes()
+        self._memory.trim()
+        self._send(
+            Trimmed(
+                slot=self._start.slot,
+                incarnation=self._start.incarnation,
+                before_bytes=before,
+                after_bytes=self._memory.rss_bytes(),
+                seconds=_monotonic() - began,
+            )
+        )
+
+
+def _size(item: ItemReport) -> int:
+    """Returns about how many bytes a report's item takes on the wire, without encoding it twice."""
+    raw = len(bytes(item.outputs)) + len(bytes(item.values)) + len(bytes(item.warnings))
+    return 200 + raw + 2 * sum(map(len, item.written)) + (len(item.error.message) * 2 if item.error else 0)
+
+
+def _with_warnings(report: ItemReport, warnings: list[str]) -> ItemReport:
+    if not warnings:
+        return report
+    known: list[object] = msgspec.json.decode(bytes(report.warnings), type=list[object])
+    return msgspec.structs.replace(report, warnings=msgspec.Raw(msgspec.json.encode(known + warnings)))
+
+
+def _not_ours(granted: Granted, error: GalleryError) -> ItemReport:
+    """The image is not to blame for a recipe that this worker cannot compile: it is retried when that is mended."""
+    fault = ItemError(kind="unsupported", message=f"the recipe cannot be run here: {error}")
+    return ItemReport(id=granted.id, outcome="machine", seconds=0.0, error=fault)
