@@ -1,0 +1,55 @@
+"""Pressure stall information: for how much of the time tasks waited for memory.
+
+`some`: at least one task waited; `full`: all of them did. It tells what no size can, that memory is being
+fought for, and it comes late and averaged: it may brake admission, it never chooses whom to kill. Our
+group's own file (version 2) is preferred; the machine's speaks of neighbours as well.
+"""
+
+import os
+import re
+from typing import NamedTuple
+
+from supervisor.mechanism.memory.cgroup_tree import find_group
+from supervisor.mechanism.memory.kept_file import KeptFile, open_kept
+
+_AVG10 = re.compile(rb"^(some|full) avg10=([0-9.]+)", re.MULTILINE)
+
+
+class Stall(NamedTuple):
+    """Share of the last ten seconds, 0.0 to 1.0, in which some or all tasks waited for memory."""
+
+    some: float
+    full: float
+
+
+class PressureStall:
+    """Reads memory pressure. `source` is the file in use, None where the kernel tells none."""
+
+    def __init__(self, root: str = "/") -> None:
+        self._file = _open(root)
+        self.source = None if self._file is None else self._file.path
+
+    def look(self) -> Stall | None:
+        """The averages of now, or None where they cannot be had."""
+        if self._file is None:
+            return None
+        try:
+            shares = {kind: float(share) / 100 for kind, share in _AVG10.findall(self._file.read(512))}
+        except OSError:
+            # A kernel started with psi=0 has the file and refuses to read it.
+            return None
+        return Stall(shares.get(b"some", 0.0), shares.get(b"full", 0.0)) if shares else None
+
+    def close(self) -> None:
+        """Close the file; harmless when repeated."""
+        if self._file is not None:
+            self._file.close()
+
+
+def _open(root: str) -> KeptFile | None:
+    group = find_group("memory", root)
+    if group is not None and group.version == 2:
+        file = open_kept(os.path.join(group.path, "memory.pressure"))
+        if file is not None:
+            return file
+    return open_kept(os.path.join(root, "proc", "pressure", "memory"))

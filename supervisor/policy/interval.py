@@ -1,0 +1,49 @@
+"""How often to look.
+
+The closer to the edge and the faster somebody grows, the more often (earlyoom's rule): look twice in the
+time in which the headroom could fill. The growth reckoned with is never less than 1 GB/s: what a worker did
+in the last second says little about what its next image does.
+"""
+
+import msgspec
+
+from supervisor.policy.watch_settings import WatchSettings
+
+_LOOKS_WHILE_IT_FILLS = 2
+_HALF_LIFE_SECONDS = 1.0
+"""A burst of growth is reckoned with for some seconds: a worker that did it once does it again."""
+
+
+def interval_seconds(
+    headroom_bytes: int, fastest_growth_bytes_per_second: float, all_idle: bool, settings: WatchSettings
+) -> float:
+    """Seconds until the next look. `headroom_bytes`: the smaller of what is left of the budget and what the worker
+    nearest to its hard limit has left. `all_idle`: no worker holds a lease or is starting."""
+    if all_idle:
+        return settings.interval_idle_seconds
+    growth = max(fastest_growth_bytes_per_second, settings.growth_floor_bytes_per_second)
+    fills_in = max(0, headroom_bytes) / (_LOOKS_WHILE_IT_FILLS * growth)
+    return min(max(fills_in, settings.interval_min_seconds), settings.interval_max_seconds)
+
+
+class Growth(msgspec.Struct):
+    """How fast one worker grows: from its last two samples, or an earlier burst that has not faded yet."""
+
+    bytes_per_second: float = 0.0
+    last_bytes: int | None = None
+    last_at: float = 0.0
+
+    def note(self, rss_bytes: int, now: float) -> float:
+        """Take in a sample and return the growth, never negative. A sample of the same instant, or of a clock that
+        went back, replaces the last one and tells nothing of growth."""
+        passed = now - self.last_at
+        if self.last_bytes is not None and passed > 0:
+            faded = self.bytes_per_second * 0.5 ** (passed / _HALF_LIFE_SECONDS)
+            self.bytes_per_second = max(0.0, faded, (rss_bytes - self.last_bytes) / passed)
+        self.last_bytes = rss_bytes
+        self.last_at = now
+        return self.bytes_per_second
+
+    def forget(self) -> None:
+        """The worker is gone; its successor starts without a past."""
+        self.bytes_per_second, self.last_bytes, self.last_at = 0.0, None, 0.0

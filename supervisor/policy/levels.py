@@ -1,0 +1,115 @@
+"""How near the whole is to its budget.
+
+    normal < .75 elevated < .80 warning < .90 critical < .95 emergency < .98 protection      (used / budget)
+
+A level is entered at once and left with delay. Two hystereses, as kubelet's eviction has them: a level
+is left at a lower mark than it is entered at (`level_gap_share`), and only after it was calm for
+`level_hold_seconds`. A value that lingers between the two marks would keep a level for ever, and with it whatever
+the level forbids: after `level_stuck_seconds` there, the level is left too.
+
+Beside the ratio two facts raise the level: little free memory on the machine (at least critical; emergency at half
+of the minimum), and swapping in (at least warning).
+"""
+
+import enum
+
+import msgspec
+
+from supervisor.policy.sizes import human
+from supervisor.policy.watch_settings import WatchSettings
+
+
+class Level(enum.IntEnum):
+    """Levels in rising order. Warning: shrink leases. Critical: admit nothing, recycle. Emergency: kill.
+    Protection: stop."""
+
+    NORMAL = 0
+    ELEVATED = 1
+    WARNING = 2
+    CRITICAL = 3
+    EMERGENCY = 4
+    PROTECTION = 5
+
+    @property
+    def word(self) -> str:
+        """As it is written in JSON and for people."""
+        return self.name.lower()
+
+
+class Levels(msgspec.Struct):
+    """The level of the moment and since when it could have been left."""
+
+    settings: WatchSettings
+    level: Level = Level.NORMAL
+    pressure: float = 0.0
+    """Used / budget of the last update."""
+    reason: str = "nothing measured yet"
+    calm_since: float | None = None
+    between_since: float | None = None
+
+    def update(
+        self,
+        used_bytes: int,
+        budget_bytes: int,
+        available_bytes: int,
+        now: float,
+        swap_in_bytes_per_second: float = 0.0,
+    ) -> Level:
+        """Take in one look at the whole and return the level. A budget of 0 or less is all used up."""
+        self.pressure = used_bytes / budget_bytes if budget_bytes > 0 else 1.0
+        absolute = self._absolute(available_bytes, swap_in_bytes_per_second)
+        entered = max(self._by_share(self.pressure), absolute)
+        held = max(self._by_share(self.pressure + self.settings.level_gap_share), absolute)
+        self._move(entered, held, now)
+        self.reason = (
+            f"{human(used_bytes)} of {human(budget_bytes)} used ({self.pressure:.0%}),"
+            f" {human(available_bytes)} available on the machine"
+        )
+        if swap_in_bytes_per_second > 0:
+            self.reason += f", swapping in {human(int(swap_in_bytes_per_second))} a second"
+        return self.level
+
+    def _move(self, entered: Level, held: Level, now: float) -> None:
+        if entered >= self.level:
+            self.level = entered
+            self.calm_since = self.between_since = None
+        elif held >= self.level:
+            self.calm_since = None
+            self.between_since = _earlier(self.between_since, now)
+            if now - self.between_since >= self.settings.level_stuck_seconds:
+                self._leave_for(entered)
+        else:
+            self.between_since = None
+            self.calm_since = _earlier(self.calm_since, now)
+            if now - self.calm_since >= self.settings.level_hold_seconds:
+                self._leave_for(held)
+
+    def _leave_for(self, level: Level) -> None:
+        self.level = level
+        self.calm_since = self.between_since = None
+
+    def _by_share(self, share: float) -> Level:
+        settings = self.settings
+        marks = (
+            (Level.PROTECTION, settings.protection_share),
+            (Level.EMERGENCY, settings.emergency_share),
+            (Level.CRITICAL, settings.critical_share),
+            (Level.WARNING, settings.warning_share),
+            (Level.ELEVATED, settings.elevated_share),
+        )
+        return next((level for level, mark in marks if share >= mark), Level.NORMAL)
+
+    def _absolute(self, available_bytes: int, swap_in_bytes_per_second: float) -> Level:
+        minimum = self.settings.min_free_system_bytes
+        if available_bytes < minimum // 2:
+            return Level.EMERGENCY
+        if available_bytes < minimum:
+            return Level.CRITICAL
+        if swap_in_bytes_per_second >= self.settings.swap_in_bytes_per_second:
+            return Level.WARNING
+        return Level.NORMAL
+
+
+def _earlier(since: float | None, now: float) -> float:
+    """Since when; a clock that went back starts the wait anew."""
+    return now if since is None else min(since, now)
