@@ -1,0 +1,350 @@
+"""Settings: one table drives the flag, the SUPERVISOR_* variable and the key of supervisor.toml.
+
+A value is looked for in that order and its source is remembered, because the first question about a
+setting is where it came from, and a value that cannot be read must name the place to mend. `read` collects
+every fault instead of stopping at the first; `Reading.config` refuses to build anything from faulty ones.
+
+supervisor.toml is looked for where --config or SUPERVISOR_CONFIG say, else in
+$XDG_CONFIG_HOME/gallery-supervisor/; never in the current directory, which may be anybody's photo folder.
+"""
+
+import hashlib
+import os
+import tempfile
+import tomllib
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import msgspec
+
+from protocol.errors import UsageError
+from protocol.launch import ImageLimits
+from protocol.messages import Recipe
+from protocol.sockets import MAX_IPC_PATH_BYTES
+from supervisor.policy.watch_settings import WatchSettings
+from supervisor.recipes import all_recipes, read_recipes
+from supervisor.values import Kind, parse
+
+PROGRAM = "gallery-supervisor"
+FRONTEND, BACKEND, EVENTS = "frontend", "backend", "events"
+
+
+class Setting(msgspec.Struct, frozen=True, kw_only=True):
+    """One setting. `name` is its flag without dashes in front; key and variable follow from it."""
+
+    name: str
+    field: str
+    kind: Kind
+    default: Any
+    help: str
+    section: str = ""
+    at_least: float | None = None
+    at_most: float | None = None
+    hidden: bool = False
+
+    @property
+    def flag(self) -> str:
+        """`--item-timeout`"""
+        return f"--{self.name}"
+
+    @property
+    def variable(self) -> str:
+        """`SUPERVISOR_ITEM_TIMEOUT`"""
+        return "SUPERVISOR_" + self.name.replace("-", "_").upper()
+
+    @property
+    def key(self) -> str:
+        """`item_timeout`, within its table `section`"""
+        return self.field if self.section else self.name.replace("-", "_")
+
+    @property
+    def key_path(self) -> str:
+        """`watch.elevated_share`: the key with its table."""
+        return f"{self.section}.{self.key}" if self.section else self.key
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """What a supervisor is started with; sizes in bytes, durations in seconds, paths absolute."""
+
+    workers: int
+    state_directory: str
+    socket_directory: str
+    memory_bytes: int | None = None
+    """None: found by itself (control group, else the machine)."""
+    recipes: dict[str, Recipe]
+    item_timeout_seconds: float = 60.0
+    drain_seconds: float = 30.0
+    nice: int = 10
+    idle_io: bool = True
+    batch_size_max: int = 512
+    queue_max_items: int = 5_000_000
+    exit_when_idle_seconds: float | None = None
+    limits: ImageLimits = ImageLimits()
+    watch: WatchSettings = WatchSettings()
+
+    @property
+    def frontend_endpoint(self) -> str:
+        """Where clients connect."""
+        return f"ipc://{self.socket_directory}/{FRONTEND}"
+
+    @property
+    def backend_endpoint(self) -> str:
+        """Where workers connect."""
+        return f"ipc://{self.socket_directory}/{BACKEND}"
+
+    @property
+    def events_endpoint(self) -> str:
+        """Where decisions are published."""
+        return f"ipc://{self.socket_directory}/{EVENTS}"
+
+
+class StartSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """What a supervisor found and chose at its start, for the one screen that tells it."""
+
+    budget_bytes: int
+    budget_source: str
+    pid: int
+    notes: list[str] = []
+    """What a person should know: a limit smaller than asked for, unfinished batches that go on, a missing source."""
+
+
+_PLAIN = (
+    Setting(name="state", field="state_directory", kind="path", default=None,
+            help="directory of the queue and its endpoint [$XDG_STATE_HOME/gallery-supervisor]"),
+    Setting(name="socket", field="socket_directory", kind="path", default=None,
+            help="directory of the sockets [below the state directory, or a short one where that is too deep]"),
+    Setting(name="recipe", field="recipe", kind="text", default="thumbs",
+            help="recipe of a submission that names none [thumbs]"),
+    Setting(name="workers", field="workers", kind="count", default=None, at_least=1, at_most=1024,
+            help="worker processes [the cores this process may use]"),
+    Setting(name="memory", field="memory_bytes", kind="size", default=None, at_least=32 * 1024 * 1024,
+            help="what all processes together may use, e.g. 512M or 1.5G [control group's limit or machine]"),
+    Setting(name="item-timeout", field="item_timeout_seconds", kind="duration", default=60.0, at_least=0.1,
+            help="longest time one image may take, e.g. 90s or 5m [60s]"),
+    Setting(name="drain", field="drain_seconds", kind="duration", default=30.0, at_least=0,
+            help="how long a stop waits for images in progress [30s]"),
+    Setting(name="nice", field="nice", kind="count", default=10, at_least=-20, at_most=19,
+            help="niceness of the workers [10]"),
+    Setting(name="idle-io", field="idle_io", kind="switch", default=True,
+            help="yes or no: workers use the disk only when nobody else does [yes]"),
+    Setting(name="batch-size-max", field="batch_size_max", kind="count", default=512, at_least=1, at_most=4096,
+            help="most images a worker is given at once [512]"),
+    Setting(name="queue-max-items", field="queue_max_items", kind="count", default=5_000_000, at_least=1,
+            help="images that may wait; further submissions are refused [5000000]"),
+    Setting(name="exit-when-idle", field="exit_when_idle_seconds", kind="duration", default=None, at_least=0,
+            help="stop when there has been nothing to do for so long [never]", hidden=True),
+)  # fmt: skip
+
+
+def _section(section: str, struct: type[msgspec.Struct]) -> tuple[Setting, ...]:
+    """Returns a setting for every field of an embedded struct; the kind follows from the unit in its name."""
+    found = []
+    for field in msgspec.structs.fields(struct):
+        kind: Kind = "size" if field.name.endswith(("_bytes", "_bytes_per_second")) else "number"
+        if field.name.endswith("_seconds"):
+            kind = "duration"
+        elif field.type is int and kind == "number":
+            kind = "count"
+        words = field.name.replace("_bytes", "").replace("_seconds", "").replace("_", " ")
+        found.append(
+            Setting(
+                name=f"{section}-{field.name.replace('_', '-')}",
+                field=field.name,
+                kind=kind,
+                default=field.default,
+                help=f"{words} [{'none' if field.default is None else field.default}]",
+                section=section,
+            )
+        )
+    return tuple(found)
+
+
+SETTINGS: tuple[Setting, ...] = (*_PLAIN, *_section("limits", ImageLimits), *_section("watch", WatchSettings))
+CLIENT_SETTINGS = frozenset({"state", "socket", "recipe"})
+"""What a client reads; the others concern the supervisor alone."""
+_BY_NAME = {setting.name: setting for setting in SETTINGS}
+
+
+class Reading:
+    """What was read: values and their sources by setting name, and every fault found on the way."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {}
+        self.sources: dict[str, str] = {}
+        self.faults: list[str] = []
+        self.file: str | None = None
+        self.user_recipes: dict[str, Recipe] = {}
+
+    def raise_faults(self) -> None:
+        """Raises UsageError with every fault, one a line, if there is any."""
+        if self.faults:
+            raise UsageError("\n".join(self.faults))
+
+    @property
+    def state_directory(self) -> str:
+        """Where the state is: as set, else the default."""
+        return self.values["state"] or default_state_directory()
+
+    def config(self, usable_cores: int) -> Config:
+        """Returns the configuration of a supervisor; `usable_cores` is used where no number of workers is set.
+
+        Raises UsageError with every fault there is.
+        """
+        watch, limits = self._embedded("watch", WatchSettings), self._embedded("limits", ImageLimits)
+        self.faults += [f"watch.{fault}" for fault in watch.check()]
+        self.faults += [f"limits.{f} must be at least 1" for f in limits.__struct_fields__ if getattr(limits, f) < 1]
+        self.raise_faults()
+        plain = {s.field: self.values[s.name] for s in _PLAIN if s.field in Config.__struct_fields__}
+        plain["workers"] = plain["workers"] or usable_cores
+        plain["state_directory"] = self.state_directory
+        plain["socket_directory"] = plain["socket_directory"] or socket_directory(self.state_directory)
+        return Config(**plain, recipes=all_recipes(self.user_recipes), watch=watch, limits=limits)
+
+    def _embedded(self, section: str, struct: type[msgspec.Struct]) -> Any:
+        return struct(**{s.field: self.values[s.name] for s in SETTINGS if s.section == section})
+
+
+def read(
+    flags: Mapping[str, str | None],
+    names: Collection[str] = frozenset(_BY_NAME),
+    environ: Mapping[str, str] | None = None,
+) -> Reading:
+    """Reads the settings `names` from flags (by setting name, and `config`), variables and the file.
+
+    Value faults are collected in the Reading. Raises UsageError where the file itself cannot be read.
+    """
+    environ = os.environ if environ is None else environ
+    reading = Reading()
+    table = _load_file(reading, flags.get("config"), environ)
+    for setting in SETTINGS:
+        if setting.name in names:
+            _read_one(reading, setting, flags.get(setting.name), environ, table)
+    return reading
+
+
+def default_state_directory(environ: Mapping[str, str] | None = None) -> str:
+    """Returns $XDG_STATE_HOME/gallery-supervisor."""
+    return os.path.join(_base("XDG_STATE_HOME", "~/.local/state", environ), PROGRAM)
+
+
+def default_file(environ: Mapping[str, str] | None = None) -> str:
+    """Returns $XDG_CONFIG_HOME/gallery-supervisor/supervisor.toml."""
+    return os.path.join(_base("XDG_CONFIG_HOME", "~/.config", environ), PROGRAM, "supervisor.toml")
+
+
+def socket_directory(state_directory: str, environ: Mapping[str, str] | None = None) -> str:
+    """Returns where the sockets of a state directory are: in it, or where its path is too long for a Unix socket
+    (or not UTF-8), in a short directory of this user named after it."""
+    own = os.path.join(state_directory, "sockets")
+    raw = os.fsencode(own)
+    if len(raw) + 1 + len(FRONTEND) <= MAX_IPC_PATH_BYTES and _is_utf8(raw):
+        return own
+    environ = os.environ if environ is None else environ
+    base = environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
+    return os.path.join(base, f"{PROGRAM}-{os.getuid()}-{hashlib.sha256(raw).hexdigest()[:8]}")
+
+
+def _read_one(
+    reading: Reading, setting: Setting, flag: str | None, environ: Mapping[str, str], table: dict[str, Any]
+) -> None:
+    reading.values[setting.name], reading.sources[setting.name] = setting.default, "default"
+    value: object
+    if flag is not None:
+        value, source, base = flag, f"flag {setting.flag}", None
+    elif setting.variable in environ:
+        value, source, base = environ[setting.variable], f"variable {setting.variable}", None
+    else:
+        held = table.get(setting.section, {}) if setting.section else table
+        if setting.key not in held:
+            return
+        value, source = held[setting.key], f"{reading.file}, key {setting.key_path}"
+        base = os.path.dirname(reading.file or "")
+    try:
+        found = parse(setting.kind, value, base_directory=base)
+        if found is None and setting.default is not None:
+            raise ValueError("'none' is not possible here")
+        _check_range(setting, found)
+    except ValueError as error:
+        reading.faults.append(f"{source}: {error}")
+        return
+    reading.values[setting.name], reading.sources[setting.name] = found, source
+
+
+def _check_range(setting: Setting, value: Any) -> None:
+    low, high = setting.at_least, setting.at_most
+    if value is None or isinstance(value, bool | str):
+        return
+    if low is not None and value < low:
+        raise ValueError(f"{value:g} is too small, at least {low:g} is needed")
+    if high is not None and value > high:
+        raise ValueError(f"{value:g} is too large, at most {high:g} is allowed")
+
+
+def _load_file(reading: Reading, flag: str | None, environ: Mapping[str, str]) -> dict[str, Any]:
+    named, source = flag, "flag --config"
+    if named is None and environ.get("SUPERVISOR_CONFIG"):
+        named, source = environ["SUPERVISOR_CONFIG"], "variable SUPERVISOR_CONFIG"
+    path = os.path.abspath(os.path.expanduser(named)) if named is not None else default_file(environ)
+    try:
+        with open(path, "rb") as file:
+            table = tomllib.load(file)
+    except FileNotFoundError:
+        if named is None:
+            return {}
+        raise UsageError(f"{source}: there is no file {path}") from None
+    except OSError as error:
+        raise UsageError(f"the settings file {path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"the settings file {path} is not TOML: {error}") from error
+    reading.file = path
+    reading.user_recipes, faults = read_recipes(table.pop("recipes", {}))
+    reading.faults += [f"{path}, {fault}" for fault in faults]
+    reading.faults += _unknown_keys(path, table)
+    return {key: value for key, value in table.items() if not _is_bad_section(key, value)}
+
+
+def _is_bad_section(key: str, value: object) -> bool:
+    return any(s.section == key for s in SETTINGS) and not isinstance(value, dict)
+
+
+def _unknown_keys(path: str, table: dict[str, Any]) -> list[str]:
+    known = [setting.key_path for setting in SETTINGS]
+    sections = {setting.section for setting in SETTINGS if setting.section}
+    found: list[str] = []
+    for key, value in table.items():
+        if key in sections:
+            if not isinstance(value, dict):
+                found.append(f"{path}, key {key}: a table [{key}] is needed, not {value!r}")
+                continue
+            found += [f"{key}.{inner}" for inner in value if f"{key}.{inner}" not in known]
+        elif key not in known:
+            found.append(key)
+    faults = []
+    for key in found:
+        if key.startswith(path):
+            faults.append(key)
+            continue
+        faults.append(f"{path}, key {key}: there is no such setting{_nearest(key, [*known, *sections, 'recipes'])}")
+    return faults
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(word, known, 1, 0.6)
+    return f"; do you mean {near[0]!r}?" if near else "; 'supervisor config show' lists them"
+
+
+def _base(variable: str, default: str, environ: Mapping[str, str] | None) -> str:
+    environ = os.environ if environ is None else environ
+    value = environ.get(variable, "")
+    # The base directory specification has relative values ignored.
+    return value if value.startswith("/") else os.path.expanduser(default)
+
+
+def _is_utf8(raw: bytes) -> bool:
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -1,0 +1,129 @@
+"""Sizes, durations and other values as people write them, and back.
+
+Sizes: K, M, G and T are powers of 1024, as in `docker --memory` and systemd; KB, MB, GB and TB powers of
+1000. Durations: ms, s, m, h, d, or plain seconds.
+"""
+
+import math
+import os
+import re
+from typing import Any, Literal
+
+Kind = Literal["size", "duration", "count", "number", "switch", "path", "text"]
+
+_NUMBER = re.compile(r"([+-]?\d+(?:_\d+)*(?:\.\d+)?)\s*([A-Za-z]*)", re.ASCII)
+_SIZES = {"": 1, "b": 1}
+for _power, _letter in enumerate("kmgt", start=1):
+    _SIZES[_letter] = _SIZES[f"{_letter}ib"] = 1024**_power
+    _SIZES[f"{_letter}b"] = 1000**_power
+_SECONDS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_YES, _NO = ("yes", "true", "on", "1"), ("no", "false", "off", "0")
+
+
+def parse(kind: Kind, value: object, base_directory: str | None = None) -> Any:
+    """Returns the value of a setting, given as text or as a TOML value. Raises ValueError that says what is wanted.
+
+    A relative path is taken from `base_directory`, else from the current directory.
+    """
+    match kind:
+        case "size":
+            return parse_size(value)
+        case "duration":
+            return parse_duration(value)
+        case "count":
+            return _count(value)
+        case "number":
+            return _number(value)
+        case "switch":
+            return _switch(value)
+        case "path":
+            return _path(value, base_directory)
+        case "text":
+            if not isinstance(value, str) or not value:
+                raise ValueError(f"{value!r} is no text")
+            return value
+
+
+def parse_size(value: object) -> int | None:
+    """Returns bytes; `none` is None. Raises ValueError."""
+    if value == "none":
+        return None
+    number, unit = _split(value, "a size like 512M, 1.5G or 2000000")
+    if unit.lower() not in _SIZES or number < 0:
+        raise ValueError(f"{value!r} is not a size like 512M, 1.5G or 2000000 (units: K M G T, KB MB GB TB)")
+    return int(number * _SIZES[unit.lower()])
+
+
+def parse_duration(value: object) -> float | None:
+    """Returns seconds; `none` is None. Raises ValueError."""
+    if value == "none":
+        return None
+    number, unit = _split(value, "a duration like 500ms, 30s, 5m or 90")
+    if unit not in _SECONDS or number < 0:
+        raise ValueError(f"{value!r} is not a duration like 500ms, 30s, 5m or 90 (units: ms s m h d)")
+    return number * _SECONDS[unit]
+
+
+def show_size(size: float) -> str:
+    """Returns a size for people, in powers of 1000: `61.4 MB`."""
+    value, unit = float(size), "B"
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if abs(value) < 999.95 or unit == "TB":
+            break
+        value /= 1000
+    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def show_duration(seconds: float) -> str:
+    """Returns a duration for people: `350 ms`, `12.3 s`, `4 min 05 s`, `2 h 10 min`."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes = int(seconds // 60)
+    if minutes < 60:
+        return f"{minutes} min {int(seconds % 60):02} s"
+    if minutes < 2880:
+        return f"{minutes // 60} h {minutes % 60:02} min"
+    return f"{minutes // 1440} d {minutes // 60 % 24} h"
+
+
+def _split(value: object, wanted: str) -> tuple[float, str]:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            raise ValueError(f"{value!r} is not {wanted}")
+        return float(value) if isinstance(value, float) else value, ""
+    found = _NUMBER.fullmatch(value.strip()) if isinstance(value, str) else None
+    if found is None:
+        raise ValueError(f"{value!r} is not {wanted}")
+    text = found[1]
+    return (float(text) if "." in text else int(text)), found[2]
+
+
+def _count(value: object) -> int:
+    number, unit = _split(value, "a whole number")
+    if unit or number != int(number):
+        raise ValueError(f"{value!r} is not a whole number")
+    return int(number)
+
+
+def _number(value: object) -> float:
+    number, unit = _split(value, "a number")
+    if unit:
+        raise ValueError(f"{value!r} is not a number")
+    return number
+
+
+def _switch(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.lower() in (*_YES, *_NO):
+        return value.lower() in _YES
+    raise ValueError(f"{value!r} is neither yes nor no")
+
+
+def _path(value: object, base_directory: str | None) -> str:
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ValueError(f"{value!r} is not a path")
+    # Two leading slashes would survive normpath (POSIX lets them mean something else); here they never do.
+    return "/" + os.path.normpath(os.path.join(base_directory or os.getcwd(), os.path.expanduser(value))).lstrip("/")
