@@ -48,7 +48,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Limits of one worker's RSS, in bytes: baseline < soft < recycle < hard, always.
 
     `fits` is False where the budget is too small for so many workers: the limits are then the smallest a worker
-    can live with, and their sum is above the budget; fewer workers would fit (`workers_that_fit`).
+    can live with, and their sum is above the budget; fewer workers would fit (`workers_that_fit`). `widest`: the
+    recycle limit is as near to the hard one as it may come, widening it moves nothing.
     """
 
     baseline_bytes: int
@@ -56,6 +57,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     recycle_bytes: int
     hard_bytes: int
     fits: bool
+    widest: bool
 
     @property
     def item_bytes(self) -> int:
@@ -104,6 +106,7 @@ def worker_limits(
         recycle_bytes=baseline + recycle,
         hard_bytes=baseline + hard,
         fits=fits,
+        widest=recycle >= int(hard * _RESERVED_RECYCLE_SHARE),
     )
 
 

@@ -86,9 +86,12 @@ def _reached(slot: int, action: Action, name: str, rss: int, limit: int, limits:
 def _too_soon(facts: WorkerFacts, rss: int, limits: Limits, settings: WatchSettings) -> Verdict:
     reason = (
         f"worker {facts.slot}: {human(rss)} reached its recycle limit of {human(limits.recycle_bytes)}"
-        f" after {facts.items_settled} items, fewer than {settings.min_items_between_recycles}: its successor would do so too"
+        f" after {facts.items_settled} items, fewer than {settings.min_items_between_recycles}:"
+        " its successor would do so too"
     )
-    return Verdict(action=Action.WIDEN, reason=reason, rss_bytes=rss, limit_bytes=limits.recycle_bytes)
+    # At the widest nothing is left but to keep it small; the hard limit decides.
+    action = Action.TRIM_AND_SHRINK if limits.widest else Action.WIDEN
+    return Verdict(action=action, reason=reason, rss_bytes=rss, limit_bytes=limits.recycle_bytes)
 
 
 def _over_own_report(facts: WorkerFacts, settings: WatchSettings) -> Verdict | None:

@@ -1,0 +1,48 @@
+"""The closer to the edge, the more often we look."""
+
+import pytest
+
+from supervisor.policy.interval import Growth, interval_seconds
+from supervisor.policy.watch_settings import MB, WatchSettings
+
+SETTINGS = WatchSettings()
+
+
+@pytest.mark.parametrize(
+    ("headroom", "growth", "idle", "seconds"),
+    [
+        (10_000 * MB, 0.0, False, 0.100),
+        (100 * MB, 0.0, False, 0.050),
+        (100 * MB, 2_000.0 * MB, False, 0.025),
+        (5 * MB, 0.0, False, 0.010),
+        (-50 * MB, 0.0, False, 0.010),
+        (5 * MB, 0.0, True, 1.0),
+    ],
+)
+def test_half_the_time_in_which_the_headroom_could_fill(
+    headroom: int, growth: float, idle: bool, seconds: float
+) -> None:
+    assert interval_seconds(headroom, growth, idle, SETTINGS) == pytest.approx(seconds)
+
+
+def test_growth_is_that_of_the_last_two_samples_and_fades() -> None:
+    growth = Growth()
+    assert growth.note(100 * MB, 10.0) == 0.0
+    assert growth.note(300 * MB, 10.1) == pytest.approx(2_000 * MB)
+    assert growth.note(300 * MB, 11.1) == pytest.approx(1_000 * MB)
+    assert growth.note(0, 12.1) == pytest.approx(500 * MB)
+
+
+def test_samples_of_one_instant_tell_nothing() -> None:
+    growth = Growth()
+    growth.note(100 * MB, 10.0)
+    assert growth.note(900 * MB, 10.0) == 0.0
+    assert growth.note(900 * MB, 9.0) == 0.0
+
+
+def test_a_new_worker_has_no_past() -> None:
+    growth = Growth()
+    growth.note(100 * MB, 10.0)
+    growth.note(900 * MB, 10.1)
+    growth.forget()
+    assert growth.note(10 * MB, 10.2) == 0.0

@@ -1,0 +1,94 @@
+"""Levels of the whole over time: entered at once, left late, never stuck."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from supervisor.policy.levels import Level, Levels
+from supervisor.policy.watch_settings import MB, WatchSettings
+
+BUDGET = 1_000 * MB
+PLENTY = 10_000 * MB
+
+
+def levels() -> Levels:
+    return Levels(WatchSettings())
+
+
+def at(state: Levels, percent: float, now: float) -> Level:
+    return state.update(int(percent * BUDGET / 100), BUDGET, PLENTY, now)
+
+
+def test_each_level_is_entered_at_its_share_at_once() -> None:
+    entered = [at(levels(), percent, 0.0) for percent in (0, 74, 75, 80, 90, 95, 98, 140)]
+    assert entered == [
+        Level.NORMAL, Level.NORMAL, Level.ELEVATED, Level.WARNING, Level.CRITICAL, Level.EMERGENCY, Level.PROTECTION,
+        Level.PROTECTION,
+    ]  # fmt: skip
+
+
+def test_recovery_takes_the_gap_and_the_hold() -> None:
+    state = levels()
+    assert at(state, 91, 0.0) == Level.CRITICAL
+    assert at(state, 88, 1.0) == Level.CRITICAL, "between the marks"
+    assert at(state, 86, 2.0) == Level.CRITICAL, "below the lower mark, but not for long enough"
+    assert at(state, 86, 3.9) == Level.CRITICAL
+    assert at(state, 86, 4.0) == Level.WARNING
+    assert at(state, 20, 4.1) == Level.WARNING
+    assert at(state, 20, 6.1) == Level.NORMAL
+
+
+def test_a_dip_does_not_count_as_calm() -> None:
+    state = levels()
+    at(state, 91, 0.0)
+    at(state, 80, 1.0)
+    at(state, 88, 2.0)
+    assert at(state, 80, 3.0) == Level.CRITICAL
+    assert at(state, 80, 4.9) == Level.CRITICAL
+    assert at(state, 80, 5.0) == Level.WARNING
+
+
+def test_lingering_between_the_marks_does_not_keep_a_level_for_ever() -> None:
+    state = levels()
+    at(state, 91, 0.0)
+    assert [at(state, 88, float(now)) for now in range(1, 11)] == [Level.CRITICAL] * 10
+    assert at(state, 88, 11.0) == Level.WARNING
+
+
+def test_a_limit_lowered_while_running_raises_the_level_at_once() -> None:
+    state = levels()
+    assert state.update(500 * MB, BUDGET, PLENTY, 0.0) == Level.NORMAL
+    assert state.update(500 * MB, 520 * MB, PLENTY, 0.1) == Level.EMERGENCY
+    assert state.pressure > 0.96
+    assert state.update(500 * MB, 0, PLENTY, 0.2) == Level.PROTECTION
+
+
+def test_little_free_memory_on_the_machine_is_critical_whatever_the_budget_says() -> None:
+    state = levels()
+    assert state.update(10 * MB, BUDGET, 99 * MB, 0.0) == Level.CRITICAL
+    assert state.update(10 * MB, BUDGET, 49 * MB, 0.1) == Level.EMERGENCY
+    assert state.update(10 * MB, BUDGET, PLENTY, 0.2) == Level.EMERGENCY
+    assert state.update(10 * MB, BUDGET, PLENTY, 2.2) == Level.NORMAL
+
+
+def test_swapping_in_is_a_warning() -> None:
+    state = levels()
+    assert state.update(10 * MB, BUDGET, PLENTY, 0.0, swap_in_bytes_per_second=5 * MB) == Level.WARNING
+    assert "swapping in" in state.reason
+
+
+def test_the_reason_carries_the_figures() -> None:
+    state = levels()
+    state.update(512 << 20, 1 << 30, 2 << 30, 0.0)
+    assert state.reason == "512 MB of 1.0 GB used (50%), 2.0 GB available on the machine"
+
+
+@given(st.lists(st.tuples(st.integers(0, 2_000), st.floats(0.0, 5.0)), max_size=60))
+def test_never_lower_than_what_is_measured_and_always_normal_in_the_end(steps: list[tuple[int, float]]) -> None:
+    state = levels()
+    now = 0.0
+    for permille, passed in steps:
+        now += passed
+        assert at(state, permille / 10, now) >= at(levels(), permille / 10, now)
+    for second in range(1, 20):
+        last = at(state, 10, now + second)
+    assert last == Level.NORMAL
