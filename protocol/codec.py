@@ -13,6 +13,7 @@ from protocol.messages import (
     AnyRequest,
     AnyToWorker,
     Message,
+    Part,
 )
 
 _encoder = msgspec.json.Encoder()
@@ -25,6 +26,11 @@ _from_worker = msgspec.json.Decoder(AnyFromWorker)
 def encode(message: Message) -> bytes:
     """Returns the frame of a message."""
     return _encoder.encode(message)
+
+
+def encode_part(part: Part) -> bytes:
+    """Returns a part of a message alone, as the event socket carries decisions."""
+    return _encoder.encode(part)
 
 
 def decode_request(frame: bytes) -> AnyRequest:

@@ -9,7 +9,9 @@ is written before anything else.
 Layout of a page, little-endian:
     0  u64 sequence    8  u64 incarnation   16  i64 item (0: none)   24  f64 started (CLOCK_MONOTONIC)
    32  i32 step       36  u32 path length   40  u32 partial length   44  u32 items done
-   64  path token (UTF-8, at most 4,032 bytes)        4096  path of the partial output (at most 4,096 bytes)
+   48  u64 size in bytes    56  i64 mtime in ns (both of the image, once it was looked at)
+   64  path token (UTF-8, at most 3,968 bytes)      4032  recipe version (UTF-8, NUL-padded, 64 bytes)
+ 4096  path of the partial output (at most 4,096 bytes)
 """
 
 import mmap
@@ -19,14 +21,16 @@ import struct
 import msgspec
 
 RECORD_BYTES = 8192
-_HEADER = struct.Struct("<QQqdiIII")
-_PATH_AT, _PATH_LIMIT = 64, 4032
+_HEADER = struct.Struct("<QQqdiIIIQq")
+_PATH_AT, _PATH_LIMIT = 64, 3968
+_VERSION_AT, _VERSION_LIMIT = 4032, 64
 _PARTIAL_AT, _PARTIAL_LIMIT = 4096, 4096
 _SEQUENCE = struct.Struct("<Q")
 _BEGIN = struct.Struct("<qdiII")
 _STEP = struct.Struct("<i")
 _PARTIAL_LENGTH = struct.Struct("<I")
 _DONE = struct.Struct("<I")
+_STAT = struct.Struct("<Qq")
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -39,6 +43,9 @@ class Record(msgspec.Struct, frozen=True):
     path: str
     partial: bytes
     items_done: int
+    size_bytes: int = 0
+    mtime_ns: int = 0
+    version: str = ""
 
 
 def create(path: str, slots: int) -> None:
@@ -70,7 +77,7 @@ class Recorder(_Mapping):
         super().__init__(path, RECORD_BYTES, slot * RECORD_BYTES)
         self._sequence = 0
         self._items_done = 0
-        _HEADER.pack_into(self._map, 0, 0, incarnation, 0, 0.0, -1, 0, 0, 0)
+        _HEADER.pack_into(self._map, 0, 0, incarnation, 0, 0.0, -1, 0, 0, 0, 0, 0)
 
     def begin(self, item: int, path: str, now: float) -> None:
         """Names the image about to be touched; `now` is CLOCK_MONOTONIC, in seconds."""
@@ -78,8 +85,18 @@ class Recorder(_Mapping):
         self._sequence += 2
         _SEQUENCE.pack_into(self._map, 0, self._sequence - 1)
         _BEGIN.pack_into(self._map, 16, item, now, 0, len(raw), 0)
+        _STAT.pack_into(self._map, 48, 0, 0)
         self._map[_PATH_AT : _PATH_AT + len(raw)] = raw
         _SEQUENCE.pack_into(self._map, 0, self._sequence)
+
+    def recipe(self, version: str) -> None:
+        """Names the operation versions of the lease's recipe."""
+        raw = version.encode("utf-8")[:_VERSION_LIMIT]
+        self._map[_VERSION_AT : _VERSION_AT + _VERSION_LIMIT] = raw.ljust(_VERSION_LIMIT, b"\0")
+
+    def stat(self, size_bytes: int, mtime_ns: int) -> None:
+        """Keeps what the image looked like before it was opened: a quarantine holds for just that."""
+        _STAT.pack_into(self._map, 48, size_bytes, mtime_ns)
 
     def step(self, number: int) -> None:
         """Names the step of the recipe that begins."""
@@ -107,16 +124,29 @@ class RecorderReader(_Mapping):
 
     def progress(self, slot: int) -> tuple[int, int, float, int, int]:
         """Returns (incarnation, item, started, step, items done) of a slot, without its strings: cheap."""
-        _, incarnation, item, started, step, _, _, done = _HEADER.unpack_from(self._map, slot * RECORD_BYTES)
+        _, incarnation, item, started, step, _, _, done, _, _ = _HEADER.unpack_from(self._map, slot * RECORD_BYTES)
         return incarnation, item, started, step, done
 
     def read(self, slot: int) -> Record:
         """Returns the whole record of a slot; strings cut by a death in mid-write are read as far as they go."""
         at = slot * RECORD_BYTES
-        _, incarnation, item, started, step, path_length, partial_length, done = _HEADER.unpack_from(self._map, at)
+        fields = _HEADER.unpack_from(self._map, at)
+        _, incarnation, item, started, step, path_length, partial_length, done, size_bytes, mtime_ns = fields
         path = self._map[at + _PATH_AT : at + _PATH_AT + min(path_length, _PATH_LIMIT)]
         partial = self._map[at + _PARTIAL_AT : at + _PARTIAL_AT + min(partial_length, _PARTIAL_LIMIT)]
-        return Record(incarnation, item, started, step, path.decode("utf-8", "replace"), bytes(partial), done)
+        version = self._map[at + _VERSION_AT : at + _VERSION_AT + _VERSION_LIMIT].rstrip(b"\0")
+        return Record(
+            incarnation=incarnation,
+            item=item,
+            started=started,
+            step=step,
+            path=path.decode("utf-8", "replace"),
+            partial=bytes(partial),
+            items_done=done,
+            size_bytes=size_bytes,
+            mtime_ns=mtime_ns,
+            version=version.decode("utf-8", "replace"),
+        )
 
     def clear(self, slot: int) -> None:
         """Forgets what a slot recorded, once it has been acted on."""

@@ -52,6 +52,10 @@ class BuryWorker(Command, frozen=True, kw_only=True):
     partial: bytes
 
 
+class TakeSample(Command, frozen=True, kw_only=True):
+    """Look at all workers and at the whole, now. Answered by Sampled."""
+
+
 # ---- clients -------------------------------------------------------------------------------------
 
 

@@ -60,7 +60,11 @@ class WorkerExited(Event, frozen=True, kw_only=True):
     step: int
     path: str
     partial: bytes
-    oom_kills: int
+    size_bytes: int = 0
+    mtime_ns: int = 0
+    version: str = ""
+    """Size and mtime of the image and the recipe's operation versions, as the recorder names them."""
+    oom_kills: int = 0
     """Kernel OOM kills counted in our cgroup (or on the machine) since the last exit."""
 
 
@@ -149,6 +153,8 @@ class JournalRefused(Event, frozen=True, kw_only=True):
     request_id: int | str
     code: str
     message: str
+    was_insert: bool = False
+    """It was an InsertItems that was refused."""
 
 
 class BatchSealed(Event, frozen=True, kw_only=True):

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from protocol.messages import BatchState, Counts, Recipe, Summary
+from protocol.messages import BatchState, Counts, ItemError, ItemReport, Recipe, Summary
 
 SettledState = Literal["done", "cached", "failed", "quarantined", "cancelled"]
 
@@ -31,7 +31,12 @@ class Item(msgspec.Struct, kw_only=True):
     @property
     def suspect(self) -> bool:
         """A suspect runs in a lease of one."""
-        return bool(self.charges or self.memory_charges or self.unclean_stops or self.outside_kills)
+        return bool(self.charges or self.memory_charges or self.unclean_stops)
+
+    @property
+    def tries(self) -> int:
+        """How often it was begun, the try under way included."""
+        return 1 + self.charges + self.memory_charges + self.outside_kills + self.unclean_stops
 
 
 class BatchRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,3 +104,21 @@ class Charge(msgspec.Struct, frozen=True, kw_only=True):
     outside_kills: int
     unclean_stops: int
     needs_bytes: int
+
+
+_encode = msgspec.json.encode
+_NOTHING = b'{"error":null,"outputs":[],"values":{},"warnings":[]}'
+
+
+def detail_of(report: ItemReport) -> bytes:
+    """Returns the `detail` of a settlement from what the worker reported, without parsing what is passed on."""
+    outputs, values, warnings = bytes(report.outputs), bytes(report.values), bytes(report.warnings)
+    if report.error is None and outputs == b"[]" and values == b"{}" and warnings == b"[]":
+        return _NOTHING
+    error = _encode(report.error)
+    return b'{"error":%b,"outputs":%b,"values":%b,"warnings":%b}' % (error, outputs, values, warnings)
+
+
+def detail_of_error(error: ItemError) -> bytes:
+    """Returns the `detail` of an item that has nothing but its error."""
+    return b'{"error":%b,"outputs":[],"values":{},"warnings":[]}' % _encode(error)

@@ -1,0 +1,230 @@
+"""The supervisor's life, and its one loop.
+
+    while the pool runs:
+        events = hands.wait(until=pool.next_deadline())
+        for each event: for each command of pool.handle(event, now): hands.execute(command)
+
+Everything is opened in the order in which it may fail for a reason a person can mend: the state directory (another
+supervisor?), the journal (damaged, newer?), the sockets, the template (a recipe that cannot be loaded?). It is closed
+in the reverse order, also when something failed half-way.
+"""
+
+import contextlib
+import gc
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from random import SystemRandom
+
+import msgspec
+
+from protocol.launch import TemplatePlan, WorkerStart
+from protocol.recorder import RecorderReader, create
+from supervisor import __version__
+from supervisor.config import Config, StartSummary
+from supervisor.mechanism.chores import Chores
+from supervisor.mechanism.crew import Crew
+from supervisor.mechanism.hands import Hands, Letter, worker_directory
+from supervisor.mechanism.journal import Journal
+from supervisor.mechanism.log import Log
+from supervisor.mechanism.mailbox import Mailbox
+from supervisor.mechanism.memory import Budget, BudgetFinder
+from supervisor.mechanism.processes import Processes, wait_for_orphans
+from supervisor.mechanism.remains import empty_directory, remove_partial
+from supervisor.mechanism.router import Router
+from supervisor.mechanism.signals import Signals
+from supervisor.mechanism.state import Endpoint, StateDirectory
+from supervisor.policy.events import Recovered
+from supervisor.policy.pool import Pool
+from supervisor.policy.sizes import human
+from supervisor.policy.state import PoolSettings
+
+ORPHAN_WAIT_SECONDS = 30.0
+"""Workers of a supervisor that was killed die within milliseconds, unless they hang in the kernel on a disk."""
+SWITCH_INTERVAL_SECONDS = 0.0005
+"""Python's default of 5 ms lets the journal thread hold the loop up for 5 ms each time it computes."""
+CHORES_PATIENCE_SECONDS = 5.0
+
+Announce = Callable[[StartSummary], None]
+
+
+def run(config: Config, announce: Announce) -> int:
+    """Is a supervisor until it is asked to stop; returns the exit code. Raises a GalleryError whose sentence says what
+    stands in the way when it cannot begin."""
+    sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
+    with contextlib.ExitStack() as closing:
+        hands, pool, summary = _open(config, closing)
+        announce(summary)
+        gc.collect()
+        gc.freeze()
+        return turn(hands, pool)
+
+
+def turn(hands: Hands, pool: Pool) -> int:
+    """The loop."""
+    while hands.stopped is None:
+        events = hands.wait(until=pool.next_deadline())
+        now = time.monotonic()
+        for event in events:
+            for command in pool.handle(event, now):
+                hands.execute(command)
+        hands.turns.end()
+    return hands.stopped
+
+
+def _open(config: Config, closing: contextlib.ExitStack) -> tuple[Hands, Pool, StartSummary]:
+    state = StateDirectory(config.state_directory)
+    state.acquire()
+    closing.callback(state.release)
+    log = Log()
+    signals = Signals()
+    closing.callback(signals.close)
+    mailbox: Mailbox[Letter] = Mailbox()
+    journal = Journal(state.path, mailbox.post)
+    recovered = _recover(config, state, journal, log)
+    os.makedirs(config.socket_directory, mode=0o700, exist_ok=True)
+    router = Router(frontend=config.frontend_endpoint, backend=config.backend_endpoint, events=config.events_endpoint)
+    closing.callback(router.close)
+    journal.start()
+    closing.callback(journal.close)
+    chores = Chores(log.line)
+    chores.start()
+    closing.callback(chores.close, CHORES_PATIENCE_SECONDS)
+    finder = BudgetFinder(config.memory_bytes)
+    closing.callback(finder.close)
+    processes = _open_processes(config, state, chores)
+    closing.callback(processes.close)
+    crew = Crew(
+        processes=processes,
+        chores=chores,
+        post=mailbox.post,
+        describe=_describer(config, state, processes),
+        recorder_path=state.recorder_path,
+        slots=config.workers,
+        finder=finder,
+    )
+    closing.callback(crew.close)
+    now = time.monotonic()
+    budget = crew.budget()
+    pool = Pool(_settings(config, budget), SystemRandom(), now)
+    hands = Hands(
+        router=router,
+        journal=journal,
+        crew=crew,
+        chores=chores,
+        mailbox=mailbox,
+        signals=signals,
+        log=log,
+        temp_root=state.temp_directory,
+        state_token=state.token,
+    )
+    for command in pool.handle(recovered, now):
+        hands.execute(command)
+    state.write_endpoint(
+        Endpoint(frontend=config.frontend_endpoint, events=config.events_endpoint, pid=os.getpid(), version=__version__)
+    )
+    closing.callback(state.remove_endpoint)
+    return hands, pool, _summary(budget, recovered)
+
+
+def _recover(config: Config, state: StateDirectory, journal: Journal, log: Log) -> Recovered:
+    """Reads what the run before left: unfinished batches, images in progress, unfinished outputs."""
+    if not wait_for_orphans(os.path.join(state.run_directory, "life-lock"), ORPHAN_WAIT_SECONDS):
+        log.line(
+            f"workers of an earlier supervisor still live after {ORPHAN_WAIT_SECONDS:.0f} s (they hang in the "
+            "kernel, on a dead disk or network share?); going on without them"
+        )
+    recovered = journal.open()
+    create(state.recorder_path, config.workers)
+    recorder = RecorderReader(state.recorder_path, config.workers)
+    try:
+        records = [recorder.read(slot) for slot in range(recorder.slots)]
+        for slot in range(recorder.slots):
+            recorder.clear(slot)
+    finally:
+        recorder.close()
+    for record in records:
+        remove_partial(record.partial, state.token)
+    empty_directory(state.temp_directory)
+    if recovered.clean:
+        return recovered
+    in_progress = journal.recover_in_progress([record.item for record in records if record.item])
+    return msgspec.structs.replace(recovered, in_progress=in_progress)
+
+
+def _open_processes(config: Config, state: StateDirectory, chores: Chores) -> Processes:
+    """Starts the template, in the chores thread: workers die with the thread that made their template."""
+    processes = Processes(
+        run_directory=state.run_directory,
+        plan=TemplatePlan(
+            supervisor_pid=os.getpid(),
+            recipes=list(config.recipes.values()),
+            report_path=os.path.join(state.run_directory, "template-report"),
+        ),
+    )
+    try:
+        chores.call(processes.prepare)
+    except BaseException:
+        processes.close()
+        raise
+    return processes
+
+
+def _describer(config: Config, state: StateDirectory, processes: Processes) -> Callable[[int, int], WorkerStart]:
+    def describe(slot: int, incarnation: int) -> WorkerStart:
+        return WorkerStart(
+            slot=slot,
+            incarnation=incarnation,
+            backend_endpoint=config.backend_endpoint,
+            recorder_path=state.recorder_path,
+            death_pipe_path=processes.death_pipe_path,
+            life_lock_path=processes.life_lock_path,
+            temp_directory=worker_directory(state.temp_directory, slot, incarnation),
+            state_token=state.token,
+            template_pid=0,
+            nice=config.nice,
+            idle_io=config.idle_io,
+            limits=config.limits,
+        )
+
+    return describe
+
+
+def _settings(config: Config, budget: Budget) -> PoolSettings:
+    return PoolSettings(
+        workers=config.workers,
+        recipes=config.recipes,
+        watch=config.watch,
+        budget_bytes=budget.bytes,
+        item_timeout_seconds=config.item_timeout_seconds,
+        drain_seconds=config.drain_seconds,
+        batch_size_max=config.batch_size_max,
+        queue_max_items=config.queue_max_items,
+        exit_when_idle_seconds=config.exit_when_idle_seconds,
+        epoch_offset_seconds=time.time() - time.monotonic(),
+        version=__version__,
+        pid=os.getpid(),
+        state_directory=config.state_directory,
+        events_endpoint=config.events_endpoint,
+    )
+
+
+def _summary(budget: Budget, recovered: Recovered) -> StartSummary:
+    return StartSummary(
+        budget_bytes=budget.bytes,
+        budget_source=budget.source if budget.limit_path is None else f"{budget.source}: {budget.limit_path}",
+        pid=os.getpid(),
+        notes=list(_notes(budget, recovered)),
+    )
+
+
+def _notes(budget: Budget, recovered: Recovered) -> Iterator[str]:
+    if budget.note:
+        yield budget.note
+    if recovered.records:
+        yield f"{len(recovered.records)} unfinished batches go on"
+    if recovered.in_progress:
+        yield f"{len(recovered.in_progress)} images were in progress when the last supervisor was killed: they go first"
+    if budget.available_bytes < budget.bytes:
+        yield f"only {human(budget.available_bytes)} are available on the machine now"

@@ -1,0 +1,257 @@
+"""The worker processes at hand: started, looked at, signalled, and found dead.
+
+The policy speaks of (slot, incarnation); here each stands for a process with its descriptors: the pidfd to poll, the
+kept-open memory file, its page of the flight recorder. Starts happen in the chores thread and come back by the
+mailbox, so that every descriptor is registered by the loop's own thread.
+"""
+
+import os
+from collections.abc import Callable
+
+import msgspec
+
+from protocol.launch import WorkerStart
+from protocol.recorder import RecorderReader
+from supervisor.mechanism.chores import Chores
+from supervisor.mechanism.memory import Budget, BudgetFinder, ProcessMemory, open_process
+from supervisor.mechanism.processes import Processes, StartError, WorkerProcess
+from supervisor.policy.events import AnyEvent, Sampled, StartFailed, WorkerExited, WorkerSample, WorkerStarted
+
+STATUS_WAIT_SECONDS = 0.05
+"""DESIGN 3: the template is waited for at most so long before the cause of a death is called unknown."""
+THOROUGH_EVERY_SECONDS = 60.0
+"""How often the shared part of a worker is measured anew: it changes slowly, and the look stalls the worker."""
+SIGKILL_STATUS = -9
+
+
+class Hand(msgspec.Struct):
+    """One worker process as the loop holds it."""
+
+    process: WorkerProcess
+    memory: ProcessMemory | None
+    descriptor: int
+    killed: bool = False
+    died_at: float | None = None
+    looked_at: float = 0.0
+
+
+class Crew:
+    """All worker processes of this supervisor. One thread, the loop's, except what `Chores` runs."""
+
+    def __init__(
+        self,
+        *,
+        processes: Processes,
+        chores: Chores,
+        post: Callable[["Arrived | StartFailed"], None],
+        describe: Callable[[int, int], WorkerStart],
+        recorder_path: str,
+        slots: int,
+        finder: BudgetFinder,
+    ) -> None:
+        self._processes = processes
+        self._chores = chores
+        self._post = post
+        self._describe = describe
+        self._recorder = RecorderReader(recorder_path, slots)
+        self._finder = finder
+        self._hands: dict[int, Hand] = {}
+        self._doomed: set[tuple[int, int]] = set()
+        """Killed before they existed: the policy gave a start up while it was under way."""
+        self._oom_seen = finder.oom_kills()
+        self._oom_unclaimed = 0
+        self._own = open_process(os.getpid())
+        self._template: tuple[int, ProcessMemory] | None = None
+
+    # ---- starting --------------------------------------------------------------------------------
+
+    def start(self, slot: int, incarnation: int) -> None:
+        """Has a worker forked by the chores thread; Arrived or StartFailed follows."""
+
+        def chore() -> None:
+            try:
+                process = self._processes.start(self._describe(slot, incarnation))
+            except (StartError, OSError) as error:
+                self._post(StartFailed(slot=slot, incarnation=incarnation, reason=str(error)))
+                return
+            self._post(Arrived(process))
+
+        self._chores.submit(chore)
+
+    def arrived(self, process: WorkerProcess) -> WorkerStarted:
+        """Takes a new process in."""
+        hand = Hand(process=process, memory=open_process(process.pid), descriptor=process.fileno())
+        self._hands[process.slot] = hand
+        if (process.slot, process.incarnation) in self._doomed:
+            self._doomed.discard((process.slot, process.incarnation))
+            hand.killed = True
+            process.kill()
+        return WorkerStarted(slot=process.slot, incarnation=process.incarnation, pid=process.pid)
+
+    # ---- signals ---------------------------------------------------------------------------------
+
+    def terminate(self, slot: int, incarnation: int) -> None:
+        """Sends TERM."""
+        hand = self._find(slot, incarnation)
+        if hand is not None:
+            hand.process.terminate()
+        else:
+            self._doomed.add((slot, incarnation))
+
+    def kill(self, slot: int, incarnation: int) -> None:
+        """Sends KILL and asks the kernel to free the memory at once."""
+        hand = self._find(slot, incarnation)
+        if hand is None:
+            self._doomed.add((slot, incarnation))
+            return
+        hand.killed = True
+        hand.process.kill()
+        hand.process.release()
+
+    def _find(self, slot: int, incarnation: int) -> Hand | None:
+        hand = self._hands.get(slot)
+        return hand if hand is not None and hand.process.incarnation == incarnation else None
+
+    # ---- deaths ----------------------------------------------------------------------------------
+
+    def descriptors(self) -> list[int]:
+        """Returns what to poll: readable means dead."""
+        return [hand.descriptor for hand in self._hands.values() if hand.died_at is None]
+
+    def dying(self) -> bool:
+        """Tells whether somebody is dead whose status has not been told yet."""
+        return any(hand.died_at is not None for hand in self._hands.values())
+
+    def exits(self, now: float) -> list[AnyEvent]:
+        """Returns who is gone, each once; one whose status is not told yet is waited for a little longer."""
+        events: list[AnyEvent] = []
+        for slot, hand in list(self._hands.items()):
+            if hand.died_at is None:
+                if not hand.process.gone():
+                    continue
+                hand.died_at = now
+            code = hand.process.exit_code(0.0)
+            if code is None and now - hand.died_at < STATUS_WAIT_SECONDS:
+                continue
+            del self._hands[slot]
+            events.append(self._exited(hand, code))
+        return events
+
+    def _exited(self, hand: Hand, code: int | None) -> WorkerExited:
+        process = hand.process
+        record = self._recorder.read(process.slot)
+        known = record.incarnation == process.incarnation
+        ooms = 0
+        if not hand.killed and code in (SIGKILL_STATUS, None):
+            ooms = self._claim_oom()
+        process.close()
+        if hand.memory is not None:
+            hand.memory.close()
+        event = WorkerExited(
+            slot=process.slot,
+            incarnation=process.incarnation,
+            exit_code=code,
+            item=record.item if known else 0,
+            step=record.step if known else -1,
+            path=record.path if known else "",
+            partial=record.partial if known else b"",
+            size_bytes=record.size_bytes if known else 0,
+            mtime_ns=record.mtime_ns if known else 0,
+            version=record.version if known else "",
+            oom_kills=ooms,
+        )
+        if known:
+            self._recorder.clear(process.slot)
+        return event
+
+    def _claim_oom(self) -> int:
+        """Returns 1 if the kernel counted an OOM kill that no death has been explained by yet."""
+        count = self._finder.oom_kills()
+        self._oom_unclaimed += max(0, count - self._oom_seen)
+        self._oom_seen = count
+        if not self._oom_unclaimed:
+            return 0
+        self._oom_unclaimed -= 1
+        return 1
+
+    # ---- looking ---------------------------------------------------------------------------------
+
+    def sample(self, now: float) -> Sampled:
+        """Looks at all workers and at the whole."""
+        look = self._finder.machine.look()
+        swapping = look.swap_used_bytes > 0
+        samples = [self._sample_one(slot, hand, swapping, now) for slot, hand in self._hands.items()]
+        own = self._own_bytes(swapping)
+        total = own + sum(max(0, (sample.rss_bytes or 0) - sample.shared_bytes) for sample in samples)
+        budget = self._finder.find(total)
+        return Sampled(
+            workers=samples,
+            own_bytes=own,
+            cgroup_used_bytes=budget.cgroup_used_bytes,
+            budget_bytes=budget.bytes,
+            available_bytes=budget.available_bytes,
+        )
+
+    def budget(self) -> Budget:
+        """Returns the budget as it is now."""
+        return self._finder.find(self._own_bytes(False))
+
+    def _sample_one(self, slot: int, hand: Hand, swapping: bool, now: float) -> WorkerSample:
+        memory = hand.memory
+        seen = memory.sample(swapping) if memory is not None else None
+        incarnation, item, started, _, done = self._recorder.progress(slot)
+        known = incarnation == hand.process.incarnation
+        if memory is not None and known and now - hand.looked_at > THOROUGH_EVERY_SECONDS:
+            hand.looked_at = now
+            self._chores.submit(memory.details)
+        return WorkerSample(
+            slot=slot,
+            incarnation=hand.process.incarnation,
+            rss_bytes=seen.rss_bytes if seen is not None else None,
+            shared_bytes=seen.shared_bytes if seen is not None else 0,
+            item=item if known else 0,
+            item_started=started if known else 0.0,
+            items_done=done if known else 0,
+        )
+
+    def _own_bytes(self, swapping: bool) -> int:
+        """Returns the template's whole memory and the supervisor's private part: file pages count once."""
+        total = 0
+        mine = self._own.sample(swapping) if self._own is not None else None
+        if mine is not None:
+            total += mine.rss_bytes - mine.shared_bytes
+        pid = self._processes.template_pid
+        if pid is None:
+            return total
+        if self._template is None or self._template[0] != pid:
+            memory = open_process(pid)
+            if memory is None:
+                return total
+            self._template = (pid, memory)
+        template = self._template[1].sample(swapping)
+        return total + (template.rss_bytes if template is not None else 0)
+
+    def template_gone(self) -> bool:
+        """Tells, once for each template, that it died."""
+        if self._template is None or self._processes.template_pid != self._template[0]:
+            return False
+        if self._processes.template_alive():
+            return False
+        self._template[1].close()
+        self._template = None
+        return True
+
+    def close(self) -> None:
+        """Kills whoever is left and lets the descriptors go."""
+        for hand in self._hands.values():
+            hand.process.kill()
+            hand.process.close()
+        self._hands.clear()
+        self._recorder.close()
+
+
+class Arrived:
+    """A process that the chores thread made, on its way to the loop."""
+
+    def __init__(self, process: WorkerProcess) -> None:
+        self.process = process

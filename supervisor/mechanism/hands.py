@@ -1,0 +1,220 @@
+"""All that the supervisor can do, behind two verbs: wait for events, execute commands.
+
+One poll point for sockets, signals, exits, and the mailbox of the journal and chores threads. Each turn reads a
+bounded amount from each, workers' reports before workers' exits: what a dead worker still said is heard.
+"""
+
+import math
+import os
+import time
+
+import msgspec
+
+from protocol import sockets
+from protocol.messages import AnyAnswer, Decision, Status
+from protocol.paths import describe
+from supervisor.mechanism.chores import Chores
+from supervisor.mechanism.crew import Arrived, Crew
+from supervisor.mechanism.journal import Answered, Journal
+from supervisor.mechanism.log import Log
+from supervisor.mechanism.mailbox import Mailbox
+from supervisor.mechanism.remains import bury
+from supervisor.mechanism.router import Router
+from supervisor.mechanism.signals import Signals
+from supervisor.policy import commands as c
+from supervisor.policy.events import AnyEvent, TemplateDied, Tick
+
+EXIT_STATUS_POLL_SECONDS = 0.002
+"""How soon to ask again for the status of a worker that is dead: the template tells within a millisecond or two."""
+
+Letter = AnyEvent | Answered | Arrived
+
+
+class Hands:
+    """Executes commands and gathers events. One thread, the loop's."""
+
+    def __init__(
+        self,
+        *,
+        router: Router,
+        journal: Journal,
+        crew: Crew,
+        chores: Chores,
+        mailbox: Mailbox[Letter],
+        signals: Signals,
+        log: Log,
+        temp_root: str,
+        state_token: str,
+    ) -> None:
+        self._router = router
+        self._journal = journal
+        self._crew = crew
+        self._chores = chores
+        self._mailbox = mailbox
+        self._signals = signals
+        self._log = log
+        self._temp_root = temp_root
+        self._state_token = state_token
+        self._told = 0
+        self.stopped: int | None = None
+        self.turns = TurnTimes()
+        self._sampled: list[AnyEvent] = []
+
+    # ---- waiting ---------------------------------------------------------------------------------
+
+    def wait(self, until: float | None) -> list[AnyEvent]:
+        """Waits until something happens or the time `until` (on the loop's clock) has come; returns what did."""
+        if self._sampled:
+            sampled, self._sampled = self._sampled, []
+            return sampled
+        poller = sockets.Poller()
+        for source in (self._router.frontend, self._router.backend, self._router.publisher):
+            poller.register(source, sockets.POLLIN)
+        for descriptor in (self._mailbox.fileno(), self._signals.fileno(), *self._crew.descriptors()):
+            poller.register(descriptor, sockets.POLLIN)
+        ready = dict(poller.poll(self._timeout_milliseconds(until)))
+        self.turns.begin()
+        events: list[AnyEvent] = []
+        if self._router.backend in ready:
+            events += self._router.reports()
+        if self._mailbox.fileno() in ready:
+            events += self._letters()
+        if self._signals.fileno() in ready:
+            events += self._signals.take()
+        events += self._crew.exits(time.monotonic())
+        if self._router.frontend in ready:
+            events += self._router.requests()
+        if self._router.publisher in ready:
+            self._router.subscriptions()
+        if self._crew.template_gone():
+            events.append(TemplateDied(reason="it was killed or crashed"))
+        return events or [Tick()]
+
+    def _timeout_milliseconds(self, until: float | None) -> int | None:
+        if until is None:
+            return None
+        seconds = until - time.monotonic()
+        if self._crew.dying():
+            seconds = min(seconds, EXIT_STATUS_POLL_SECONDS)
+        return max(0, math.ceil(seconds * 1000))
+
+    def _letters(self) -> list[AnyEvent]:
+        events: list[AnyEvent] = []
+        for letter in self._mailbox.take():
+            if isinstance(letter, Answered):
+                self._answer(letter.peer, letter.answer)
+            elif isinstance(letter, Arrived):
+                events.append(self._crew.arrived(letter.process))
+            else:
+                events.append(letter)
+        return events
+
+    # ---- acting ----------------------------------------------------------------------------------
+
+    def execute(self, command: c.Command) -> None:
+        """Carries a command out; its outcome comes back as an event."""
+        match command:
+            case c.TellWorker():
+                self._router.tell(command.slot, command.incarnation, command.message)
+            case c.Reply():
+                self._answer(command.peer, command.answer)
+            case c.Note():
+                self._note(command)
+            case c.TakeSample():
+                self._sampled.append(self._crew.sample(time.monotonic()))
+            case c.StartWorker():
+                self._crew.start(command.slot, command.incarnation)
+            case c.TerminateWorker():
+                self._crew.terminate(command.slot, command.incarnation)
+            case c.KillWorker():
+                self._crew.kill(command.slot, command.incarnation)
+            case c.BuryWorker():
+                self._bury(command)
+            case c.StopLoop():
+                self.stopped = command.exit_code
+            case (
+                c.Query()
+                | c.CreateBatch()
+                | c.InsertItems()
+                | c.SealBatch()
+                | c.FetchItems()
+                | c.SettleItems()
+                | c.ChargeItems()
+                | c.ChangeBatch()
+                | c.CancelItems()
+                | c.RetryItems()
+                | c.ForgetQuarantine()
+            ):
+                self._journal.submit(command)
+            case _:
+                raise AssertionError(f"nobody executes {type(command).__name__}")
+
+    def _bury(self, command: c.BuryWorker) -> None:
+        directory = worker_directory(self._temp_root, command.slot, command.incarnation)
+        token = self._state_token
+        self._chores.submit(lambda: bury(directory, command.partial, token))
+
+    def _answer(self, peer: bytes, answer: AnyAnswer) -> None:
+        if isinstance(answer, Status):
+            answer = msgspec.structs.replace(answer, loop_turn_p99_seconds=self.turns.p99_seconds())
+        self._router.answer(peer, answer)
+
+    def _note(self, note: c.Note) -> None:
+        self._told += 1
+        decision = Decision(
+            number=self._told,
+            at=time.time(),
+            kind=note.kind,
+            message=note.message,
+            slot=note.slot,
+            batch=note.batch,
+            path=describe(note.path)["path"] if note.path is not None else None,
+            figures=note.figures,
+        )
+        self._log.decision(decision)
+        if note.slot is not None:
+            topic = f"worker.{note.slot}"
+        elif note.batch is not None:
+            topic = f"batch.{note.batch}"
+        else:
+            topic = "pool"
+        self._router.publish(topic, decision)
+        self._journal.submit(note)
+
+
+def worker_directory(temp_root: str, slot: int, incarnation: int) -> str:
+    """Returns the temp directory of one worker: its own, so that it can be deleted with it."""
+    return os.path.join(temp_root, f"worker-{slot}.{incarnation}")
+
+
+class TurnTimes:
+    """How long turns of the loop take, from the return of the poll to the next: a histogram in powers of two."""
+
+    _BUCKETS = 24
+    _FIRST_SECONDS = 1e-6
+
+    def __init__(self) -> None:
+        self._counts = [0] * self._BUCKETS
+        self._began: float | None = None
+
+    def begin(self) -> None:
+        """A turn begins."""
+        self._began = time.perf_counter()
+
+    def end(self) -> None:
+        """It ends."""
+        if self._began is None:
+            return
+        microseconds = int((time.perf_counter() - self._began) / self._FIRST_SECONDS)
+        self._counts[min(microseconds.bit_length(), self._BUCKETS - 1)] += 1
+        self._began = None
+
+    def p99_seconds(self) -> float:
+        """Returns the upper edge of the bucket that holds the 99th percentile; 0 before the first turn."""
+        total = sum(self._counts)
+        seen = 0
+        for bucket, count in enumerate(self._counts):
+            seen += count
+            if total and seen >= 0.99 * total:
+                return float(self._FIRST_SECONDS * 2**bucket)
+        return 0.0

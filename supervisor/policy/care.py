@@ -1,0 +1,282 @@
+"""The memory watch in action: one look at everybody, then the remedies.
+
+Each look runs the same pipeline: take in the figures; for each worker, its item's time and its own limits; for the
+whole, the level and at most one victim; at last, when to look again. The judging is done by pure functions
+(`watch`, `limits`, `levels`, `interval`); here their verdicts become commands and notes.
+"""
+
+from typing import assert_never
+
+from protocol.messages import Shrink, Trim
+from supervisor.policy.commands import Command, Note, TellWorker
+from supervisor.policy.events import Sampled, WorkerSample
+from supervisor.policy.interval import interval_seconds
+from supervisor.policy.levels import Level
+from supervisor.policy.sizes import human
+from supervisor.policy.state import PoolState, Slot
+from supervisor.policy.stopping import kill_worker, recycle
+from supervisor.policy.watch import (
+    Action,
+    Candidate,
+    Verdict,
+    WorkerFacts,
+    choose_victim,
+    judge,
+    judge_item_time,
+    strangers_bytes,
+    total_used,
+)
+from supervisor.policy.worker import Worker
+
+TRIM_EVERY_SECONDS = 1.0
+"""A trim takes some 10 ms of the worker and its effect must show in a sample before the next is worth it."""
+SHRINK_EVERY_SECONDS = 2.0
+"""At a level of warning or above all batch sizes are halved again so often: leases of half a second must have
+ended meanwhile, or the shrinking could not have helped yet."""
+
+
+def on_sampled(state: PoolState, event: Sampled, now: float) -> list[Command]:
+    """Takes in one look and returns the remedies it calls for."""
+    _take_in_whole(state, event, now)
+    commands: list[Command] = []
+    looked = {sample.slot: sample for sample in event.workers}
+    for slot in state.slots:
+        worker = slot.worker
+        sample = looked.get(slot.index)
+        if worker is None or sample is None or sample.incarnation != worker.incarnation:
+            continue
+        _take_in_worker(slot, worker, sample, now)
+        commands += _item_time(state, slot, worker, sample, now)
+        if worker.state in ("IDLE", "BUSY", "DRAINING") and worker.baseline_bytes:
+            commands += _care_for(state, slot, worker, sample, now)
+    commands += _care_for_whole(state, now)
+    state.sample_at = now + _interval(state)
+    return commands
+
+
+def _take_in_whole(state: PoolState, event: Sampled, now: float) -> None:
+    parts = [(sample.rss_bytes, sample.shared_bytes) for sample in event.workers if sample.rss_bytes is not None]
+    state.used_bytes = total_used(event.own_bytes, parts, event.cgroup_used_bytes)
+    state.own_bytes = event.own_bytes + strangers_bytes(event.own_bytes, parts, event.cgroup_used_bytes)
+    state.budget_bytes = event.budget_bytes
+    state.available_bytes = event.available_bytes
+    state.sampled_at = now
+    for lease in state.leases.values():
+        batch = state.queue.batches[lease.batch]
+        batch.peak_bytes = max(batch.peak_bytes, state.used_bytes)
+
+
+def _take_in_worker(slot: Slot, worker: Worker, sample: WorkerSample, now: float) -> None:
+    if sample.rss_bytes is not None:
+        worker.rss_bytes = sample.rss_bytes
+        worker.sampled_at = now
+        worker.peak_bytes = max(worker.peak_bytes, sample.rss_bytes)
+        worker.curve.append((now, sample.rss_bytes))
+        slot.growth.note(sample.rss_bytes, now)
+    worker.shared_bytes = sample.shared_bytes
+    if sample.item and (sample.item != worker.item or sample.item_started > worker.progress_at):
+        worker.progress_at = max(worker.progress_at, sample.item_started)
+    worker.item = sample.item
+
+
+def _item_time(state: PoolState, slot: Slot, worker: Worker, sample: WorkerSample, now: float) -> list[Command]:
+    """Ends a worker that made no progress on its item, or between two items, within the time limit."""
+    if worker.state not in ("BUSY", "DRAINING"):
+        return []
+    started = sample.item_started if sample.item else worker.progress_at
+    limit = state.settings.item_timeout_seconds
+    verdict = judge_item_time(slot.index, started, now, limit)
+    if verdict.action is not Action.KILL:
+        return []
+    lease = state.lease_of(worker)
+    path = None
+    if lease is not None and sample.item in lease.items:
+        path = state.path_of(lease.batch, lease.items[sample.item])
+    figures = {"seconds": round(now - started, 3), "limit_seconds": limit}
+    note = Note(kind="timeout", slot=slot.index, path=path, message=verdict.reason, figures=figures)
+    return [note, *kill_worker(state, slot, "timeout", now)]
+
+
+def _care_for(state: PoolState, slot: Slot, worker: Worker, sample: WorkerSample, now: float) -> list[Command]:
+    limits = state.limits(slot)
+    facts = WorkerFacts(
+        slot=slot.index,
+        rss_bytes=sample.rss_bytes,
+        sampled_at=now,
+        items_settled=worker.items_done,
+        heap_bytes=worker.heap_bytes or None,
+        native_bytes=worker.native_bytes or None,
+    )
+    verdict = judge(facts, limits, state.settings.watch, now)
+    match verdict.action:
+        case Action.CALM | Action.STALE:
+            return []
+        case Action.TRIM_AND_SHRINK:
+            return _trim_and_shrink(state, slot, worker, verdict, now)
+        case Action.WIDEN:
+            return _widen(state, slot, verdict)
+        case Action.RECYCLE:
+            return recycle(state, slot, now, "memory", verdict.reason, _figures(verdict))
+        case Action.KILL:
+            if any(other.worker is not None and other.worker.state == "KILLING" for other in state.slots):
+                return []
+            note = Note(
+                kind="hard_limit",
+                slot=slot.index,
+                batch=slot.last_batch,
+                path=_current_path(state, worker),
+                message=f"killing {verdict.reason}",
+                figures=_figures(verdict),
+            )
+            return [note, *kill_worker(state, slot, "hard_limit", now)]
+    assert_never(verdict.action)
+
+
+def _figures(verdict: Verdict) -> dict[str, object]:
+    return {"rss_bytes": verdict.rss_bytes, "limit_bytes": verdict.limit_bytes}
+
+
+def _current_path(state: PoolState, worker: Worker) -> str | None:
+    lease = state.lease_of(worker)
+    if lease is None or worker.item not in lease.items:
+        return None
+    return state.path_of(lease.batch, lease.items[worker.item])
+
+
+def _widen(state: PoolState, slot: Slot, verdict: Verdict) -> list[Command]:
+    recipe = state.recipe_of(slot)
+    before = state.widenings.of(slot.index, recipe)
+    after = state.widenings.widen(slot.index, recipe)
+    if after == before:
+        return []
+    message = f"{verdict.reason}; its allowance is widened to {after:.2f} times, raise --memory or lower --workers"
+    return [Note(kind="widened", slot=slot.index, message=message, figures={**_figures(verdict), "factor": after})]
+
+
+def _trim_and_shrink(state: PoolState, slot: Slot, worker: Worker, verdict: Verdict, now: float) -> list[Command]:
+    if worker.trimming or now - worker.trimmed_at < TRIM_EVERY_SECONDS or worker.state == "DRAINING":
+        return []
+    worker.trimming = True
+    worker.trimmed_at = now
+    commands = _shrink(state, slot, verdict.reason, now)
+    commands.append(TellWorker(slot=slot.index, incarnation=worker.incarnation, message=Trim()))
+    note = Note(
+        kind="soft_limit",
+        slot=slot.index,
+        batch=slot.last_batch,
+        path=_current_path(state, worker),
+        message=f"trimming and shrinking {verdict.reason}",
+        figures={**_figures(verdict), "batch_size": slot.batch_size.size},
+    )
+    return [note, *commands]
+
+
+def _shrink(state: PoolState, slot: Slot, reason: str, now: float) -> list[Command]:
+    """Halves a slot's batch size; what its lease holds beyond that is handed back."""
+    before = slot.batch_size.size
+    slot.batch_size.pressure(now, reason)
+    commands: list[Command] = []
+    if slot.batch_size.size < before:
+        state.totals["batch_shrinks"] += 1
+        batch = state.queue.batches.get(slot.last_batch or "")
+        if batch is not None:
+            batch.batch_shrinks += 1
+        commands.append(
+            Note(
+                kind="shrunk",
+                slot=slot.index,
+                batch=slot.last_batch,
+                message=f"batch size of worker {slot.index}: {before} -> {slot.batch_size.size}",
+                figures={"before": before, "after": slot.batch_size.size},
+            )
+        )
+    lease = state.lease_of(slot.worker) if slot.worker is not None else None
+    if lease is not None and slot.worker is not None:
+        lease.disturbed = True
+        keep = max(0, slot.batch_size.size - lease.settled - 1)
+        if len(lease.items) > keep + 1 and slot.worker.state == "BUSY":
+            message = Shrink(lease=lease.number, keep=keep)
+            commands.append(TellWorker(slot=slot.index, incarnation=slot.worker.incarnation, message=message))
+    return commands
+
+
+def _care_for_whole(state: PoolState, now: float) -> list[Command]:
+    before = state.level
+    state.level = state.levels.update(state.used_bytes, state.budget_bytes, state.available_bytes, now)
+    commands: list[Command] = []
+    if state.level != before:
+        commands.append(
+            Note(
+                kind="level",
+                message=f"memory level {before.word} -> {state.level.word}: {state.levels.reason}",
+                figures={
+                    "used_bytes": state.used_bytes,
+                    "budget_bytes": state.budget_bytes,
+                    "available_bytes": state.available_bytes,
+                },
+            )
+        )
+    if state.level < Level.WARNING:
+        return commands
+    if state.level > before or now - state.shrunk_at >= SHRINK_EVERY_SECONDS:
+        state.shrunk_at = now
+        for slot in state.slots:
+            if slot.worker is not None and slot.worker.state == "BUSY":
+                commands += _shrink(state, slot, f"memory level {state.level.word}", now)
+    return commands + _victim(state, now)
+
+
+def _victim(state: PoolState, now: float) -> list[Command]:
+    candidates = [
+        Candidate(
+            slot=slot.index,
+            rss_bytes=slot.worker.rss_bytes if slot.worker.sampled_at is not None else None,
+            sampled_at=slot.worker.sampled_at or 0.0,
+            baseline_bytes=slot.worker.baseline_bytes,
+            items_settled=slot.worker.items_done,
+            leaving=slot.worker.state in ("STOPPING", "KILLING"),
+        )
+        for slot in state.slots
+        if slot.worker is not None and slot.worker.state != "STARTING"
+    ]
+    choice = choose_victim(state.level, candidates, state.settings.watch, now)
+    if choice.slot is None:
+        return []
+    slot = state.slots[choice.slot]
+    worker = slot.worker
+    assert worker is not None
+    verdict = Verdict(action=choice.action, reason=choice.reason, rss_bytes=worker.rss_bytes)
+    match choice.action:
+        case Action.TRIM_AND_SHRINK:
+            return _trim_and_shrink(state, slot, worker, verdict, now)
+        case Action.RECYCLE:
+            return recycle(state, slot, now, "pressure", choice.reason, _figures(verdict))
+        case Action.KILL:
+            note = Note(
+                kind="emergency",
+                slot=slot.index,
+                path=_current_path(state, worker),
+                message=f"killing worker {slot.index}, which holds {human(worker.rss_bytes)}: {choice.reason}",
+                figures=_figures(verdict),
+            )
+            return [note, *kill_worker(state, slot, "emergency", now)]
+        case Action.CALM | Action.STALE | Action.WIDEN:
+            return []
+    assert_never(choice.action)
+
+
+def _interval(state: PoolState) -> float:
+    """Returns the seconds until the next look."""
+    headroom = state.budget_bytes - state.used_bytes
+    growth = 0.0
+    idle = True
+    for slot in state.slots:
+        worker = slot.worker
+        if worker is None:
+            continue
+        if worker.state != "IDLE":
+            idle = False
+        if worker.state in ("BUSY", "DRAINING") and worker.baseline_bytes:
+            headroom = min(headroom, state.limits(slot).hard_bytes - worker.rss_bytes)
+            growth = max(growth, slot.growth.bytes_per_second)
+    return interval_seconds(headroom, growth, idle, state.settings.watch)

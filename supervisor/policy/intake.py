@@ -1,0 +1,342 @@
+"""What clients ask for.
+
+A submission is acknowledged when the journal has it, never before; it is refused whole, with the reason, while
+the pool drains, the queue is full, the journal cannot write, or memory has run out. What only reads is answered
+from the state, or handed to the journal.
+"""
+
+from typing import Any, assert_never
+
+from protocol import messages as m
+from protocol.errors import GalleryError, Refused, UnknownBatch, UnknownRecipe
+from supervisor.policy import report
+from supervisor.policy.commands import (
+    CancelItems,
+    ChangeBatch,
+    Command,
+    CreateBatch,
+    ForgetQuarantine,
+    InsertItems,
+    Note,
+    Query,
+    Reply,
+    RetryItems,
+    SealBatch,
+)
+from supervisor.policy.events import (
+    BatchCreated,
+    BatchSealed,
+    ItemsCancelled,
+    ItemsInserted,
+    ItemsRetried,
+    JournalRefused,
+    QuarantineForgotten,
+    RequestReceived,
+)
+from supervisor.policy.items import BatchRecord
+from supervisor.policy.levels import Level
+from supervisor.policy.queue import Batch
+from supervisor.policy.reports import end_if_complete
+from supervisor.policy.state import PoolState
+from supervisor.policy.stopping import drain_pool
+
+PRIORITY_LIMIT = 1_000
+
+
+def on_request(state: PoolState, event: RequestReceived, now: float) -> list[Command]:
+    """Answers a request, or sends it on; a fault of the caller is an answer too."""
+    state.heard_at = now
+    try:
+        return _answer(state, event.peer, event.request, now)
+    except GalleryError as error:
+        return [Reply(peer=event.peer, answer=problem(event.request.id, error))]
+
+
+def problem(request_id: int | str, error: GalleryError) -> m.Problem:
+    """Returns the answer that tells a client what is wrong."""
+    return m.Problem(id=request_id, code=error.code, fault=error.fault, message=str(error), exit_code=error.exit_code)
+
+
+def _answer(state: PoolState, peer: bytes, request: m.AnyRequest, now: float) -> list[Command]:
+    match request:
+        case m.Hello():
+            return [Reply(peer=peer, answer=_welcome(state, request))]
+        case m.OpenBatch():
+            return _open(state, peer, request, now)
+        case m.AddItems():
+            return _add(state, peer, request)
+        case m.CloseBatch():
+            return [SealBatch(peer=peer, request_id=request.id, batch=request.batch, ignored=request.ignored)]
+        case m.Progress():
+            return _progress(state, peer, request, now)
+        case m.CancelBatch():
+            return _cancel(state, peer, request, now)
+        case m.RetryBatch():
+            _must_take(state)
+            return [RetryItems(peer=peer, request_id=request.id, batch=request.batch, quarantined=request.quarantined)]
+        case m.PauseWork():
+            return _pause(state, peer, request, now)
+        case m.ResumeWork():
+            return _resume(state, peer, request)
+        case m.StatusRequest():
+            return [Reply(peer=peer, answer=report.status(state, request.id, now))]
+        case m.QuarantineDrop():
+            return [ForgetQuarantine(peer=peer, request_id=request.id, path=request.path, retry=request.retry)]
+        case m.Stop():
+            done = Reply(peer=peer, answer=m.Done(id=request.id, message="stopping"))
+            return [done, *drain_pool(state, now, request.now, "asked by a client")]
+        case m.ListBatches() | m.Results() | m.Why() | m.Events() | m.QuarantineList():
+            live = {name: batch.live_counts() for name, batch in state.queue.batches.items()}
+            return [Query(peer=peer, request=request, live=live)]
+    assert_never(request)
+
+
+def _welcome(state: PoolState, request: m.Hello) -> m.Welcome:
+    settings = state.settings
+    return m.Welcome(
+        id=request.id,
+        version=settings.version,
+        pid=settings.pid,
+        state_directory=settings.state_directory,
+        workers=settings.workers,
+        recipes=list(settings.recipes.values()),
+        events_endpoint=settings.events_endpoint,
+    )
+
+
+def _must_take(state: PoolState) -> None:
+    if state.draining:
+        raise Refused("the supervisor is draining and takes no new work; submit again when it has been started anew")
+    if state.journal_stalled is not None:
+        raise Refused(f"nothing can be accepted: the journal cannot be written ({state.journal_stalled})")
+    if state.level >= Level.EMERGENCY:
+        raise Refused(
+            f"memory has run out ({state.used_bytes:,} of {state.budget_bytes:,} bytes are used); try again later"
+        )
+
+
+def _open(state: PoolState, peer: bytes, request: m.OpenBatch, now: float) -> list[Command]:
+    _must_take(state)
+    recipe = state.settings.recipes.get(request.recipe)
+    if recipe is None:
+        raise UnknownRecipe(request.recipe, list(state.settings.recipes))
+    if request.out is not None and not request.out.startswith("/"):
+        raise Refused(f"out must be an absolute path, not {request.out!r}")
+    if abs(request.priority) > PRIORITY_LIMIT:
+        raise Refused(f"priority {request.priority} is out of range: -{PRIORITY_LIMIT} to {PRIORITY_LIMIT}")
+    name = request.batch if request.batch is not None else _new_name(state)
+    record = BatchRecord(
+        batch=name,
+        recipe=recipe,
+        out=request.out,
+        overwrite=request.overwrite,
+        strict=request.strict,
+        priority=request.priority,
+        hold=request.hold,
+        fingerprint=request.fingerprint,
+        kind=request.kind,
+        opened_at=state.epoch(now),
+    )
+    return [CreateBatch(peer=peer, request_id=request.id, record=record, resume=request.resume)]
+
+
+def _new_name(state: PoolState) -> str:
+    return f"b{state.random.getrandbits(40):010x}"
+
+
+def _add(state: PoolState, peer: bytes, request: m.AddItems) -> list[Command]:
+    _must_take(state)
+    if len(request.names) > m.MAX_NAMES_A_CHUNK:
+        raise Refused(f"{len(request.names):,} names in one message; the limit is {m.MAX_NAMES_A_CHUNK:,}")
+    if not request.root.startswith("/"):
+        raise Refused(f"root must be an absolute path, not {request.root!r}")
+    waiting = state.queue.pending
+    if waiting + len(request.names) > state.settings.queue_max_items:
+        raise Refused(
+            f"the queue is full: {waiting:,} items wait and the limit (queue_max_items) is "
+            f"{state.settings.queue_max_items:,}; try again when some are done"
+        )
+    if state.inserts >= state.settings.inserts_max:
+        raise Refused(f"{state.inserts} submissions wait for the disk already; try again in a moment")
+    state.inserts += 1
+    return [
+        InsertItems(
+            peer=peer,
+            request_id=request.id,
+            batch=request.batch,
+            chunk=request.chunk,
+            root=request.root,
+            prefix=request.prefix,
+            names=request.names,
+        )
+    ]
+
+
+def on_created(state: PoolState, event: BatchCreated) -> list[Command]:
+    """The batch is on disk: serve it, and say so."""
+    record = event.record
+    if record.state not in ("finished", "cancelled") or record.open:
+        batch = state.queue.add(record)
+        if event.resumed:
+            batch.open = True
+    opened = m.BatchOpened(id=event.request_id, batch=record.batch, resumed=event.resumed, next_chunk=record.next_chunk)
+    return [Reply(peer=event.peer, answer=opened)]
+
+
+def on_inserted(state: PoolState, event: ItemsInserted) -> list[Command]:
+    """The chunk is on disk: its items may be fetched, and it is acknowledged."""
+    state.inserts -= 1
+    batch = state.queue.batches.get(event.batch)
+    if batch is not None:
+        while len(batch.roots) <= event.root:
+            batch.roots.append(("/", ""))
+        batch.roots[event.root] = (event.root_path, event.prefix)
+        batch.items += event.added
+        batch.exhausted = batch.exhausted and not event.added
+    answer = m.ItemsAdded(
+        id=event.request_id, batch=event.batch, chunk=event.chunk, added=event.added, known=event.known
+    )
+    return [Reply(peer=event.peer, answer=answer)]
+
+
+def on_refused(state: PoolState, event: JournalRefused) -> list[Command]:
+    """The journal could not take it: the caller's fault, told with the journal's own sentence."""
+    if event.was_insert:
+        state.inserts -= 1
+    answer = m.Problem(id=event.request_id, code=event.code, fault="caller", message=event.message, exit_code=2)
+    return [Reply(peer=event.peer, answer=answer)]
+
+
+def on_sealed(state: PoolState, event: BatchSealed, now: float) -> list[Command]:
+    """The batch is complete; an empty one is finished at once."""
+    answer = m.BatchClosed(id=event.request_id, batch=event.batch, items=event.items, ignored=event.ignored)
+    commands: list[Command] = [Reply(peer=event.peer, answer=answer)]
+    batch = state.queue.batches.get(event.batch)
+    if batch is not None:
+        batch.open = False
+        batch.items = event.items
+        batch.ignored = event.ignored
+        commands += end_if_complete(state, batch, now)
+    return commands
+
+
+def _progress(state: PoolState, peer: bytes, request: m.Progress, now: float) -> list[Command]:
+    batch = state.queue.batches.get(request.batch)
+    if batch is None:
+        return [Query(peer=peer, request=request)]
+    return [Reply(peer=peer, answer=report.progress(state, batch, request.id, now))]
+
+
+def _batch(state: PoolState, name: str) -> Batch:
+    batch = state.queue.batches.get(name)
+    if batch is None:
+        raise UnknownBatch(name)
+    return batch
+
+
+def _cancel(state: PoolState, peer: bytes, request: m.CancelBatch, now: float) -> list[Command]:
+    batch = state.queue.batches.get(request.batch)
+    if batch is None:
+        return [Query(peer=peer, request=m.Progress(id=request.id, batch=request.batch))]
+    away = [*state.away_ids(batch), *batch.settling_ids]
+    batch.cancelled = True
+    batch.open = False
+    batch.rewind(set())
+    batch.exhausted = True
+    return [
+        CancelItems(batch=batch.name, except_ids=away),
+        Note(kind="cancelled", batch=batch.name, message=f"batch {batch.name} is cancelled; what runs is finished"),
+        Reply(peer=peer, answer=report.progress(state, batch, request.id, now)),
+    ]
+
+
+def on_cancelled(state: PoolState, event: ItemsCancelled, now: float) -> list[Command]:
+    """So many items will not be done."""
+    batch = state.queue.batches.get(event.batch)
+    if batch is None:
+        return []
+    batch.counts["cancelled"] += event.count
+    return end_if_complete(state, batch, now)
+
+
+def on_retried(state: PoolState, event: ItemsRetried, now: float) -> list[Command]:
+    """Failed items wait again: their batch is served (again) from its beginning."""
+    batch = _reload(state, event.record)
+    count = event.failed + event.quarantined
+    return [
+        Note(kind="retried", batch=batch.name, message=f"batch {batch.name}: {count} items are tried again"),
+        Reply(peer=event.peer, answer=report.progress(state, batch, event.request_id, now)),
+    ]
+
+
+def _reload(state: PoolState, record: BatchRecord) -> Batch:
+    """Takes in a batch whose rows were changed in the journal, window and all."""
+    old = state.queue.batches.get(record.batch)
+    if old is None:
+        return state.queue.add(record)
+    for settled in ("done", "cached", "failed", "quarantined", "cancelled"):
+        old.counts[settled] = getattr(record.counts, settled)
+    old.items = record.items
+    old.cancelled = False
+    old.rewind(set(state.away_ids(old)) | old.settling_ids)
+    return old
+
+
+def on_forgotten(state: PoolState, event: QuarantineForgotten) -> list[Command]:
+    """An image is out of quarantine."""
+    for record in event.records:
+        _reload(state, record)
+    if not event.known:
+        message = "no such image in quarantine; 'supervisor quarantine list' shows them"
+        answer: Any = m.Problem(id=event.request_id, code="unknown", fault="caller", message=message, exit_code=2)
+    else:
+        again = f"; it is tried again in {len(event.records)} batches" if event.records else ""
+        answer = m.Done(id=event.request_id, message=f"out of quarantine{again}")
+    return [Reply(peer=event.peer, answer=answer)]
+
+
+def _pause(state: PoolState, peer: bytes, request: m.PauseWork, now: float) -> list[Command]:
+    until = now + request.seconds if request.seconds is not None else None
+    done = Reply(peer=peer, answer=m.Done(id=request.id, message="paused; what runs is finished"))
+    if request.batch is None:
+        state.paused, state.resume_at = request.reason, until
+        return [Note(kind="paused", message=f"the pool is paused: {request.reason}"), done]
+    batch = _batch(state, request.batch)
+    batch.paused, batch.resume_at = request.reason, until
+    state.changes += 1
+    return [
+        ChangeBatch(batch=batch.name, state="paused", paused=request.reason),
+        Note(kind="paused", batch=batch.name, message=f"batch {batch.name} is paused: {request.reason}"),
+        done,
+    ]
+
+
+def _resume(state: PoolState, peer: bytes, request: m.ResumeWork) -> list[Command]:
+    done = Reply(peer=peer, answer=m.Done(id=request.id, message="resumed"))
+    if request.batch is None:
+        state.paused = state.resume_at = None
+        return [Note(kind="resumed", message="the pool goes on"), done]
+    batch = _batch(state, request.batch)
+    return [*resume_batch(state, batch), done]
+
+
+def resume_batch(state: PoolState, batch: Batch) -> list[Command]:
+    """Ends a batch's pause."""
+    batch.paused = batch.resume_at = None
+    state.changes += 1
+    return [
+        ChangeBatch(batch=batch.name, state="running"),
+        Note(kind="resumed", batch=batch.name, message=f"batch {batch.name} goes on"),
+    ]
+
+
+def pauses_over(state: PoolState, now: float) -> list[Command]:
+    """Ends the pauses whose time is over: no pause outlives its reason."""
+    commands: list[Command] = []
+    if state.resume_at is not None and now >= state.resume_at:
+        state.paused = state.resume_at = None
+        commands.append(Note(kind="resumed", message="the pause is over: the pool goes on"))
+    for batch in state.queue.batches.values():
+        if batch.resume_at is not None and now >= batch.resume_at:
+            commands += resume_batch(state, batch)
+    return commands

@@ -1,0 +1,203 @@
+"""Who gets which items, how many at a time, and on what reservation.
+
+An idle worker is offered, batch by batch in serving order:
+
+1. an item that must run in a lease of one and needs no more than a worker's share (suspects; first those
+   that an unclean stop found in progress);
+2. ordinary items, as many as its batch size says, tapered near the end so that workers finish together.
+   Such a lease reserves what its worker may hold without being recycled for it. Items of a lease run one
+   after another, so the lease reserves what one item may take, not their sum;
+3. when no batch has ordinary items left (or too many large ones wait), a large item: one whose prediction is
+   above the share. It reserves what it needs, and waits until that is free. Nothing else is granted meanwhile
+   once it is due, so that it cannot starve.
+
+Nothing at all is granted while the pool is paused, draining, in emergency, or blind (no fresh sample).
+"""
+
+from protocol.messages import Grant, Granted, ItemError, Root
+from supervisor.policy.commands import Command, FetchItems, Note, SettleItems, TellWorker
+from supervisor.policy.items import Item, Settlement, detail_of_error
+from supervisor.policy.levels import Level
+from supervisor.policy.queue import FETCH_ITEMS, SPECIALS_BEFORE_OTHERS, Batch
+from supervisor.policy.sizes import human
+from supervisor.policy.state import Lease, PoolState, Slot
+from supervisor.policy.stopping import recycle
+from supervisor.policy.worker import WorkerEvent, step
+
+LARGE_MARGIN = 1.1
+"""A large item reserves a tenth more than predicted: the prior is right to within a few percent at best."""
+FRESH_ENOUGH_BYTES = 16 * 1024 * 1024
+"""A worker holding more than this above its baseline is replaced (15 ms) before a large item, not trimmed."""
+
+
+def lend(state: PoolState, now: float) -> list[Command]:
+    """Fills windows and offers work to every idle worker."""
+    commands: list[Command] = [_fetch(batch) for batch in state.queue.wants_fetch()]
+    if not may_admit(state, now):
+        return commands
+    for slot in _idle(state):
+        if state.level >= Level.CRITICAL and state.leases:
+            break
+        commands += _offer(state, slot, now)
+    return commands
+
+
+def may_admit(state: PoolState, now: float) -> bool:
+    """Tells whether any lease may be granted now."""
+    return not (
+        state.paused is not None
+        or state.draining
+        or state.journal_stalled is not None
+        or (state.level >= Level.EMERGENCY and state.leases)
+        or not state.memory_known(now)
+    )
+
+
+def _fetch(batch: Batch) -> FetchItems:
+    batch.fetching = True
+    return FetchItems(batch=batch.name, after=batch.cursor, limit=FETCH_ITEMS)
+
+
+def _idle(state: PoolState) -> list[Slot]:
+    return [slot for slot in state.slots if slot.wanted and slot.worker is not None and slot.worker.state == "IDLE"]
+
+
+def _offer(state: PoolState, slot: Slot, now: float) -> list[Command]:
+    large_due = False
+    for batch in state.queue.runnable():
+        if len(batch.special) > SPECIALS_BEFORE_OTHERS:
+            large_due = True
+    for batch in state.queue.runnable():
+        single = _take_single(state, batch)
+        if single is not None:
+            return [_grant(state, slot, batch, [single], state.limits(slot).item_bytes, False, now)]
+        if not large_due and (batch.front or batch.ready):
+            if state.leases and state.free_bytes(slot) < state.limits(slot).item_bytes:
+                return []
+            size = slot.batch_size.taper(state.queue.pending, len(state.slots))
+            return [_grant(state, slot, batch, batch.take(size), state.limits(slot).item_bytes, False, now)]
+        if not large_due and not batch.exhausted:
+            return []
+    for batch in state.queue.runnable():
+        if batch.special:
+            return _offer_large(state, slot, batch, now)
+    return []
+
+
+def _take_single(state: PoolState, batch: Batch) -> Item | None:
+    share = state.share_bytes()
+    for item in batch.special:
+        if item.needs_bytes <= share and not item.memory_charges:
+            batch.special.remove(item)
+            return item
+    return None
+
+
+def _offer_large(state: PoolState, slot: Slot, batch: Batch, now: float) -> list[Command]:
+    worker = slot.worker
+    assert worker is not None
+    free = state.free_bytes(slot)
+    if worker.rss_bytes - worker.baseline_bytes > FRESH_ENOUGH_BYTES and worker.items_done:
+        return recycle(
+            state, slot, now, "large_image", "a large image is next, and a fresh worker has more room for it"
+        )
+    others_idle = not state.busy_elsewhere(slot)
+    for item in list(batch.special):
+        alone = item.memory_charges > 0
+        wanted = int(item.needs_bytes * LARGE_MARGIN)
+        if (alone and not others_idle) or (not others_idle and wanted > free):
+            continue
+        if others_idle and item.needs_bytes > free:
+            fat = _fattest_idle(state, slot)
+            if fat is not None:
+                return recycle(
+                    state, fat, now, "large_image", "a large image is next and needs the memory this idle worker holds"
+                )
+            batch.special.remove(item)
+            return refuse_too_large(state, batch, item, free)
+        batch.special.remove(item)
+        return [_grant(state, slot, batch, [item], free if others_idle else wanted, True, now)]
+    return []
+
+
+def _fattest_idle(state: PoolState, me: Slot) -> Slot | None:
+    fat = [
+        slot
+        for slot in _idle(state)
+        if slot is not me
+        and slot.worker is not None
+        and slot.worker.items_done
+        and slot.worker.rss_bytes - slot.worker.baseline_bytes > FRESH_ENOUGH_BYTES
+    ]
+    return max(fat, key=lambda slot: slot.worker.rss_bytes if slot.worker else 0, default=None)
+
+
+def refuse_too_large(state: PoolState, batch: Batch, item: Item, room: int) -> list[Command]:
+    """Fails an item that can never fit, with both figures."""
+    path = batch.path(item)
+    message = (
+        f"{path}: needs about {human(item.needs_bytes)} to process, and {human(room)} is all that one image can have "
+        f"under a budget of {human(state.budget_bytes)}; raise --memory or lower --workers"
+    )
+    batch.settling_ids.add(item.id)
+    settlement = Settlement(
+        id=item.id,
+        batch=batch.name,
+        state="failed",
+        tries=item.tries - 1,
+        detail=detail_of_error(ItemError(kind="too_large", message=message)),
+    )
+    return [
+        SettleItems(settlements=[settlement]),
+        Note(
+            kind="too_large",
+            message=message,
+            batch=batch.name,
+            path=path,
+            figures={"needs_bytes": item.needs_bytes, "room_bytes": room, "budget_bytes": state.budget_bytes},
+        ),
+    ]
+
+
+def _grant(
+    state: PoolState, slot: Slot, batch: Batch, items: list[Item], reserved: int, large: bool, now: float
+) -> TellWorker:
+    worker = slot.worker
+    assert worker is not None
+    step(worker, WorkerEvent.GRANTED)
+    state.lease_number += 1
+    lease = Lease(
+        number=state.lease_number,
+        slot=slot.index,
+        batch=batch.name,
+        items={item.id: item for item in items},
+        size=len(items),
+        granted_at=now,
+        reserved_bytes=reserved,
+        large=large,
+    )
+    state.leases[lease.number] = lease
+    worker.lease = lease.number
+    worker.progress_at = now
+    worker.deadline = None
+    slot.last_batch = batch.name
+    batch.leased += len(items)
+    if batch.began_at is None:
+        batch.began_at = now
+    record = batch.record
+    return TellWorker(
+        slot=slot.index,
+        incarnation=worker.incarnation,
+        message=Grant(
+            lease=lease.number,
+            batch=batch.name,
+            recipe=record.recipe,
+            out=record.out,
+            overwrite=record.overwrite,
+            strict=record.strict,
+            submitted_at=record.opened_at,
+            memory_bytes=reserved,
+            roots=[Root(root, prefix) for root, prefix in batch.roots],
+            items=[Granted(item.id, item.root, item.stem, item.owned, item.shunned) for item in items],
+        ),
+    )

@@ -1,0 +1,229 @@
+"""The pool: events in, commands out. Everything the supervisor decides passes here, and nothing else does.
+
+    commands = pool.handle(event, now)      a pure function of (state, event, now)
+    deadline = pool.next_deadline()         when to call again if nothing happens
+
+`handle` lets the service that owns the event act, then what follows from any event: workers that are overdue,
+starts that are due, pauses that are over, windows to fill, leases to grant, the end. A service is a module of
+functions over the state; see the package's docstring for the list.
+"""
+
+from random import Random
+from typing import assert_never
+
+from protocol.messages import Counts
+from supervisor.policy import care, deaths, intake, lending, reports, stopping
+from supervisor.policy import events as e
+from supervisor.policy.blame import UNCLEAN_STOPS_ALLOWED, Death
+from supervisor.policy.commands import CancelItems, ChargeItems, Command, Note, TakeSample
+from supervisor.policy.items import Item
+from supervisor.policy.state import PoolSettings, PoolState
+
+
+class Pool:
+    """The supervisor's policy as one object."""
+
+    def __init__(self, settings: PoolSettings, random: Random, now: float) -> None:
+        self.state = PoolState(settings, random, now)
+
+    @property
+    def running(self) -> bool:
+        """Whether the loop should go on."""
+        return self.state.exit_code is None
+
+    def handle(self, event: e.AnyEvent, now: float) -> list[Command]:
+        """Decides. Raises nothing for whatever clients, workers or the machine do."""
+        state = self.state
+        commands = self._dispatch(event, now)
+        commands += deaths.overdue(state, now)
+        commands += deaths.start_due(state, now)
+        commands += intake.pauses_over(state, now)
+        commands += _sweep_cancelled(state)
+        commands += lending.lend(state, now)
+        commands += _idle_exit(state, now)
+        commands += stopping.finish(state)
+        if now >= state.sample_at:
+            state.sample_at = now + state.settings.watch.interval_idle_seconds
+            commands.append(TakeSample())
+        return commands
+
+    def next_deadline(self) -> float | None:
+        """Returns when something is due if nothing happens before, on the loop's clock."""
+        state = self.state
+        deadlines = [state.sample_at]
+        for slot in state.slots:
+            if slot.worker is not None and slot.worker.deadline is not None:
+                deadlines.append(slot.worker.deadline)
+            elif slot.worker is None and slot.start_at is not None:
+                deadlines.append(slot.start_at)
+        if state.resume_at is not None:
+            deadlines.append(state.resume_at)
+        deadlines += [batch.resume_at for batch in state.queue.batches.values() if batch.resume_at is not None]
+        return min(deadlines)
+
+    def _dispatch(self, event: e.AnyEvent, now: float) -> list[Command]:
+        state = self.state
+        match event:
+            case e.WorkerSaid():
+                return reports.on_said(state, event, now)
+            case e.ItemsCommitted():
+                return _on_committed(state, event, now)
+            case e.Sampled():
+                return care.on_sampled(state, event, now)
+            case e.Tick():
+                return []
+            case e.RequestReceived():
+                return intake.on_request(state, event, now)
+            case e.ItemsInserted():
+                return intake.on_inserted(state, event)
+            case e.ItemsFetched():
+                return _on_fetched(state, event)
+            case e.WorkerStarted():
+                return deaths.on_started(state, event, now)
+            case e.StartFailed():
+                return deaths.on_start_failed(state, event, now)
+            case e.WorkerBabbled():
+                return reports.on_babble(state, event, now)
+            case e.WorkerExited():
+                return deaths.on_exited(state, event, now)
+            case e.TemplateDied():
+                return deaths.on_template_died(state, event, now)
+            case e.StopAsked():
+                return stopping.drain_pool(state, now, event.now, event.reason)
+            case e.BatchCreated():
+                return intake.on_created(state, event)
+            case e.JournalRefused():
+                return intake.on_refused(state, event)
+            case e.BatchSealed():
+                return intake.on_sealed(state, event, now)
+            case e.BatchChanged():
+                return _on_changed(state, event)
+            case e.ItemsCancelled():
+                return intake.on_cancelled(state, event, now)
+            case e.ItemsRetried():
+                return intake.on_retried(state, event, now)
+            case e.QuarantineForgotten():
+                return intake.on_forgotten(state, event)
+            case e.JournalStalled():
+                state.journal_stalled = event.reason
+                return [Note(kind="journal_stalled", message=f"paused: the journal cannot be written: {event.reason}")]
+            case e.JournalRecovered():
+                state.journal_stalled = None
+                return [Note(kind="journal_recovered", message="the journal is written again; work goes on")]
+            case e.Recovered():
+                return _on_recovered(state, event, now)
+        assert_never(event)
+
+
+def _on_fetched(state: PoolState, event: e.ItemsFetched) -> list[Command]:
+    batch = state.queue.batches.get(event.batch)
+    if batch is not None:
+        batch.fetched(event.items, event.exhausted)
+    return []
+
+
+def _on_committed(state: PoolState, event: e.ItemsCommitted, now: float) -> list[Command]:
+    touched = {}
+    for settlement in event.settlements:
+        batch = state.queue.batches.get(settlement.batch)
+        if batch is None or settlement.id not in batch.settling_ids:
+            continue
+        batch.settling_ids.remove(settlement.id)
+        batch.counts[settlement.state] += 1
+        if settlement.state != "cancelled":
+            state.totals[settlement.state] += 1
+        if settlement.state == "done":
+            batch.machine_pauses = 0
+        touched[batch.name] = batch
+    commands: list[Command] = []
+    for batch in touched.values():
+        commands += reports.end_if_complete(state, batch, now)
+    return commands
+
+
+def _on_changed(state: PoolState, event: e.BatchChanged) -> list[Command]:
+    state.changes -= 1
+    batch = state.queue.batches.get(event.batch)
+    if batch is None or not batch.closing:
+        return []
+    if batch.settled < batch.items or batch.open:
+        # Items were put back (retry) while the end was on its way.
+        batch.closing = False
+        return []
+    state.queue.remove(batch.name)
+    counts: Counts = batch.live_counts()
+    return [
+        Note(
+            kind="finished",
+            batch=batch.name,
+            message=f"batch {batch.name} is over: {counts.done + counts.cached} done, {counts.failed} failed, "
+            f"{counts.quarantined} quarantined, {counts.cancelled} cancelled",
+        )
+    ]
+
+
+def _on_recovered(state: PoolState, event: e.Recovered, now: float) -> list[Command]:
+    commands: list[Command] = []
+    for record in event.records:
+        batch = state.queue.add(record)
+        commands += reports.end_if_complete(state, batch, now)
+    if event.records:
+        waiting = state.queue.pending
+        how = "stopped cleanly" if event.clean else "was killed"
+        message = f"resuming {len(event.records)} batches with {waiting} items; the supervisor before {how}"
+        commands.append(Note(kind="resumed", message=message, figures={"in_progress": len(event.in_progress)}))
+    by_batch: dict[str, list[Item]] = {}
+    for item in event.in_progress:
+        by_batch.setdefault(item.batch, []).append(item)
+    for name, items in by_batch.items():
+        commands += _suspects_of_unclean_stop(state, name, items)
+    return commands
+
+
+def _suspects_of_unclean_stop(state: PoolState, name: str, items: list[Item]) -> list[Command]:
+    batch = state.queue.batches.get(name)
+    if batch is None:
+        return []
+    commands: list[Command] = []
+    batch.away = {item.id for item in items}
+    for item in items:
+        if item.unclean_stops > UNCLEAN_STOPS_ALLOWED:
+            evidence: dict[str, object] = {"unclean_stops": item.unclean_stops}
+            commands += deaths.quarantine(state, None, batch, item, Death(cause="unclean_stop"), evidence)
+            continue
+        batch.special.append(item)
+        commands.append(
+            Note(
+                kind="suspect",
+                batch=name,
+                path=batch.path(item),
+                message=f"{batch.path(item)} was in progress when the supervisor was stopped uncleanly "
+                f"({item.unclean_stops} in a row); it goes first, alone",
+                figures={"unclean_stops": item.unclean_stops},
+            )
+        )
+    return [*commands, ChargeItems(charges=[deaths.charge_row(item) for item in items])]
+
+
+def _sweep_cancelled(state: PoolState) -> list[Command]:
+    """Cancels what came back to a cancelled batch after its pending items were cancelled."""
+    commands: list[Command] = []
+    for batch in state.queue.batches.values():
+        if batch.cancelled and batch.windowed:
+            batch.rewind(set())
+            batch.exhausted = True
+            away = [*state.away_ids(batch), *batch.settling_ids]
+            commands.append(CancelItems(batch=batch.name, except_ids=away))
+    return commands
+
+
+def _idle_exit(state: PoolState, now: float) -> list[Command]:
+    limit = state.settings.exit_when_idle_seconds
+    if limit is None or state.draining:
+        return []
+    if state.queue.batches:
+        state.heard_at = now
+        return []
+    if now - state.heard_at < limit:
+        return []
+    return stopping.drain_pool(state, now, False, f"nothing to do for {limit:.0f} s")

@@ -1,0 +1,252 @@
+"""Batches, and the window of their items that is held in memory.
+
+The journal holds every item; here are only those near their turn: at most WINDOW_ITEMS in all. A batch's
+window is filled by FetchItems in order of id; the cursor is the highest id fetched. Items that come back
+(handed back, uncharged losses) go to the front. Items that must run in a lease of one (suspects, and those
+that need more memory than a worker's share) wait in `special`.
+
+Counts: an item of the batch is in exactly one place: on disk beyond the cursor, in the window (`front`,
+`ready`, `special`), leased, settling (its verdict is on its way to the disk), or settled (`counts`).
+"""
+
+from collections import deque
+from collections.abc import Iterator
+
+import msgspec
+
+from protocol.messages import Counts, Summary
+from protocol.paths import item_path
+from supervisor.policy.items import BatchRecord, Item, SettledState
+
+WINDOW_ITEMS = 10_000
+"""DESIGN 1: the policy holds a window, not the world; at some 300 bytes an item this is 3 MB."""
+FETCH_ITEMS = 2_000
+"""Read at a time: some 5 ms of journal work, a tenth of a second of the fastest no-op work."""
+SPECIALS_BEFORE_OTHERS = 64
+"""Above this many waiting specials they no longer wait for the ordinary items to be finished."""
+
+
+class Batch(msgspec.Struct, kw_only=True):
+    """An unfinished batch. `record` is what the journal knows; the rest is where its items are now."""
+
+    record: BatchRecord
+    order: int
+    """Batches of one priority are served in the order of this number."""
+    open: bool
+    items: int
+    ignored: int
+    roots: list[tuple[str, str]]
+    """(root, prefix) by number."""
+    counts: dict[SettledState, int]
+    leased: int = 0
+    settling_ids: set[int] = msgspec.field(default_factory=set)
+    """Items whose verdict is on its way to the disk."""
+    cursor: int = 0
+    exhausted: bool = False
+    fetching: bool = False
+    stale_fetch: bool = False
+    """The answer of the fetch under way is to be thrown away (the window was rewound meanwhile)."""
+    away: set[int] = msgspec.field(default_factory=set)
+    """Ids leased or settling when the window was rewound: not to be taken from the journal again."""
+    front: deque[Item] = msgspec.field(default_factory=deque)
+    ready: deque[Item] = msgspec.field(default_factory=deque)
+    special: deque[Item] = msgspec.field(default_factory=deque)
+    cancelled: bool = False
+    paused: str | None = None
+    resume_at: float | None = None
+    """When a pause for a machine error ends by itself; None: it lasts until it is ended."""
+    machine_pauses: int = 0
+    closing: bool = False
+    """Its end is on its way to the journal."""
+    began_at: float | None = None
+    busy_seconds: float = 0.0
+    summary: Summary = Summary()
+    recycles: dict[str, int] = msgspec.field(default_factory=dict)
+    restarts: int = 0
+    kills: int = 0
+    batch_shrinks: int = 0
+    oom_kills: int = 0
+    peak_bytes: int = 0
+
+    @property
+    def name(self) -> str:
+        """The batch's identifier."""
+        return self.record.batch
+
+    @property
+    def settling(self) -> int:
+        """How many verdicts are on their way to the disk."""
+        return len(self.settling_ids)
+
+    @property
+    def windowed(self) -> int:
+        """Items of it held in memory and not leased."""
+        return len(self.front) + len(self.ready) + len(self.special)
+
+    @property
+    def settled(self) -> int:
+        """Items with a committed verdict."""
+        return sum(self.counts.values())
+
+    @property
+    def pending(self) -> int:
+        """Items that wait, in memory or on disk."""
+        return max(0, self.items - self.settled - self.settling - self.leased)
+
+    @property
+    def runnable(self) -> bool:
+        """Whether leases may be made of it now."""
+        held = self.record.hold and self.open
+        return not (held or self.cancelled or self.paused is not None or self.closing)
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing of it is left to do."""
+        return not self.open and not self.closing and self.settled >= self.items and not self.settling
+
+    def live_counts(self) -> Counts:
+        """Returns the counts as clients see them: a verdict counts when it is committed."""
+        counts = self.counts
+        return Counts(
+            pending=self.pending,
+            leased=self.leased + self.settling,
+            done=counts["done"],
+            cached=counts["cached"],
+            failed=counts["failed"],
+            quarantined=counts["quarantined"],
+            cancelled=counts["cancelled"],
+        )
+
+    def path(self, item: Item) -> str:
+        """Returns the token of the item's input."""
+        root, prefix = self.roots[item.root]
+        return item_path(root, prefix, item.stem)
+
+    def take(self, limit: int) -> list[Item]:
+        """Removes up to `limit` ordinary items from the window, returned ones first."""
+        taken: list[Item] = []
+        for source in (self.front, self.ready):
+            while source and len(taken) < limit:
+                taken.append(source.popleft())
+        return taken
+
+    def give_back(self, items: list[Item]) -> None:
+        """Puts items back at the front, in their order; those that must run alone to the specials."""
+        for item in reversed(items):
+            if item.suspect or item.needs_bytes:
+                self.special.appendleft(item)
+            else:
+                self.front.appendleft(item)
+
+    def rewind(self, away: set[int]) -> None:
+        """Forgets the window, to be read again from the journal; `away` are the ids leased or settling."""
+        self.front.clear()
+        self.ready.clear()
+        self.special.clear()
+        self.cursor = 0
+        self.exhausted = False
+        self.stale_fetch = self.fetching
+        self.away = away
+
+    def fetched(self, items: list[Item], exhausted: bool) -> None:
+        """Takes in what the journal read."""
+        self.fetching = False
+        if self.stale_fetch:
+            self.stale_fetch = False
+            return
+        self.exhausted = exhausted
+        if items:
+            self.cursor = items[-1].id
+        for item in items:
+            if item.id in self.away:
+                self.away.discard(item.id)
+            elif item.suspect or item.needs_bytes:
+                self.special.append(item)
+            else:
+                self.ready.append(item)
+
+
+def from_record(record: BatchRecord, order: int) -> Batch:
+    """Returns the batch as the journal left it."""
+    counts = record.counts
+    return Batch(
+        record=record,
+        order=order,
+        open=record.open,
+        items=record.items,
+        ignored=record.ignored,
+        roots=list(record.roots),
+        counts={
+            "done": counts.done,
+            "cached": counts.cached,
+            "failed": counts.failed,
+            "quarantined": counts.quarantined,
+            "cancelled": counts.cancelled,
+        },
+        paused=record.paused,
+        summary=record.summary,
+        recycles=dict(record.summary.recycles),
+        restarts=record.summary.restarts,
+        kills=record.summary.kills,
+        batch_shrinks=record.summary.batch_shrinks,
+        oom_kills=record.summary.oom_kills,
+        peak_bytes=record.summary.peak_bytes,
+        busy_seconds=record.summary.seconds,
+    )
+
+
+class Queue:
+    """The unfinished batches, in the order in which they are served."""
+
+    def __init__(self) -> None:
+        self.batches: dict[str, Batch] = {}
+        self._opened = 0
+        self._serving: list[Batch] | None = None
+
+    def add(self, record: BatchRecord) -> Batch:
+        """Takes a batch in; one already here is returned as it is."""
+        known = self.batches.get(record.batch)
+        if known is not None:
+            return known
+        self._opened += 1
+        batch = from_record(record, self._opened)
+        self.batches[record.batch] = batch
+        self._serving = None
+        return batch
+
+    def remove(self, name: str) -> None:
+        """Lets a finished batch go."""
+        self.batches.pop(name, None)
+        self._serving = None
+
+    def serving(self) -> list[Batch]:
+        """Returns all batches, highest priority first, then oldest first."""
+        if self._serving is None:
+            self._serving = sorted(self.batches.values(), key=lambda batch: (-batch.record.priority, batch.order))
+        return self._serving
+
+    def runnable(self) -> Iterator[Batch]:
+        """Yields the batches of which leases may be made, in serving order."""
+        return (batch for batch in self.serving() if batch.runnable)
+
+    @property
+    def windowed(self) -> int:
+        """Items held in memory and not leased, of all batches."""
+        return sum(batch.windowed for batch in self.batches.values())
+
+    @property
+    def pending(self) -> int:
+        """Items that wait, of all batches."""
+        return sum(batch.pending for batch in self.batches.values())
+
+    def wants_fetch(self) -> list[Batch]:
+        """Returns the batches whose window should be filled now, in serving order, within WINDOW_ITEMS."""
+        room = WINDOW_ITEMS - self.windowed
+        wanted: list[Batch] = []
+        for batch in self.runnable():
+            if room < FETCH_ITEMS:
+                break
+            if not batch.fetching and not batch.exhausted and batch.windowed < FETCH_ITEMS:
+                wanted.append(batch)
+                room -= FETCH_ITEMS
+        return wanted

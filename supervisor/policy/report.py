@@ -1,0 +1,95 @@
+"""Status and progress, told from the state."""
+
+from protocol import messages as m
+from supervisor.policy.queue import Batch
+from supervisor.policy.reports import state_summary
+from supervisor.policy.state import PoolState, Slot
+
+
+def status(state: PoolState, request_id: int | str, now: float) -> m.Status:
+    """Returns the whole pool at this moment."""
+    settings = state.settings
+    batches = state.queue.batches.values()
+    return m.Status(
+        id=request_id,
+        version=settings.version,
+        pid=settings.pid,
+        uptime_seconds=round(now - state.started_at, 3),
+        level=state.level.name.lower(),
+        pressure=round(state.used_bytes / state.budget_bytes, 4) if state.budget_bytes else 0.0,
+        budget_bytes=state.budget_bytes,
+        used_bytes=state.used_bytes,
+        queue=m.QueueStatus(
+            pending=sum(batch.pending for batch in batches),
+            leased=sum(batch.leased + batch.settling for batch in batches),
+        ),
+        workers=[_worker(state, slot) for slot in state.slots],
+        totals=state.snapshot_totals(),
+        paused=why_not_working(state),
+        draining=state.draining,
+    )
+
+
+def why_not_working(state: PoolState) -> str | None:
+    """Returns why the whole pool grants nothing, None when it does."""
+    if state.paused is not None:
+        return state.paused
+    if state.journal_stalled is not None:
+        return f"the journal cannot be written: {state.journal_stalled}"
+    return None
+
+
+def _worker(state: PoolState, slot: Slot) -> m.WorkerStatus:
+    worker = slot.worker
+    current = None
+    lease = state.lease_of(worker) if worker is not None else None
+    if worker is not None and lease is not None and worker.item in lease.items:
+        current = state.path_of(lease.batch, lease.items[worker.item])
+    limits = state.limits(slot) if worker is not None and worker.baseline_bytes else None
+    return m.WorkerStatus(
+        slot=slot.index,
+        pid=worker.pid if worker is not None else None,
+        state=worker.state if worker is not None else "GONE",
+        rss_bytes=worker.rss_bytes if worker is not None else 0,
+        private_bytes=worker.private_bytes if worker is not None else 0,
+        baseline_bytes=worker.baseline_bytes if worker is not None else 0,
+        soft_bytes=limits.soft_bytes if limits is not None else 0,
+        hard_bytes=limits.hard_bytes if limits is not None else 0,
+        batch_size=slot.batch_size.size,
+        items_done=slot.items_done,
+        current=current,
+        recycles=slot.recycles,
+        restarts=slot.restarts,
+        last_death=slot.last_death,
+        batch_sizes=list(slot.batch_size.sizes),
+        note=slot.note,
+    )
+
+
+def batch_state(batch: Batch) -> m.BatchState:
+    """Returns the state of an unfinished batch as clients see it."""
+    if batch.cancelled:
+        return "cancelled"
+    if batch.paused is not None:
+        return "paused"
+    return "running" if batch.began_at is not None or batch.settled else "accepted"
+
+
+def progress(state: PoolState, batch: Batch, request_id: int | str, now: float) -> m.BatchProgress:
+    """Returns how far an unfinished batch is."""
+    record = batch.record
+    return m.BatchProgress(
+        id=request_id,
+        batch=batch.name,
+        state=batch_state(batch) if not batch.closing else "running",
+        open=batch.open,
+        recipe=record.recipe.name,
+        out=record.out,
+        items=batch.items,
+        ignored=batch.ignored,
+        counts=batch.live_counts(),
+        summary=state_summary(state, batch, now),
+        paused=batch.paused or why_not_working(state),
+        used_bytes=state.used_bytes,
+        batch_sizes=[slot.batch_size.size for slot in state.slots],
+    )

@@ -1,0 +1,285 @@
+"""What a worker says, and what follows from it.
+
+A report is checked against the lease it names: an item that was not leased, or was reported before, is a lie,
+and the liar is killed. A report for a lease that is no longer the worker's (it was lost meanwhile) is stale and
+ignored: its items have gone back to the queue, and doing one twice has the same effect as doing it once.
+"""
+
+from protocol.messages import Heartbeat, ItemError, ItemReport, Memory, Ready, Report, Summary, Trimmed
+from supervisor.policy.commands import ChangeBatch, Command, Note, SettleItems
+from supervisor.policy.events import WorkerBabbled, WorkerSaid
+from supervisor.policy.items import Item, Settlement, detail_of, detail_of_error
+from supervisor.policy.lending import refuse_too_large
+from supervisor.policy.queue import Batch
+from supervisor.policy.sizes import human
+from supervisor.policy.state import Lease, PoolState, Slot
+from supervisor.policy.stopping import carry_out, kill_worker, recycle
+from supervisor.policy.worker import IllegalEvent, Worker, WorkerEvent, step
+
+MACHINE_PAUSE_SECONDS = 2.0
+"""First pause after an error of the machine; doubled each time, up to MACHINE_PAUSE_LONGEST_SECONDS."""
+MACHINE_PAUSE_LONGEST_SECONDS = 60.0
+BOUNDARIES_FOR_BASELINE = 5
+"""The baseline is the least RSS at the first item boundaries: libraries are warm, no image is held."""
+TRIM_USELESS = 0.10
+"""FEATURES M8: a trim that gives back less than this part of what the worker has above its baseline is useless."""
+
+
+class Lie(Exception):
+    """A worker's report that cannot be true."""
+
+
+def on_said(state: PoolState, event: WorkerSaid, now: float) -> list[Command]:
+    """Takes in a worker's message; one that its state does not allow ends the worker."""
+    slot = state.slots[event.slot] if 0 <= event.slot < len(state.slots) else None
+    worker = slot.worker if slot is not None else None
+    if slot is None or worker is None or worker.incarnation != event.incarnation:
+        return []
+    try:
+        match event.message:
+            case Ready() as ready:
+                return _on_ready(state, slot, worker, ready, now)
+            case Heartbeat() as heartbeat:
+                worker.heap_bytes = heartbeat.memory.heap_bytes
+                worker.native_bytes = heartbeat.memory.native_bytes
+                return []
+            case Report() as report:
+                return _on_report(state, slot, worker, report, now)
+            case Trimmed() as trimmed:
+                return _on_trimmed(state, slot, worker, trimmed, now)
+    except (IllegalEvent, Lie) as fault:
+        return on_babble(state, WorkerBabbled(slot=event.slot, incarnation=event.incarnation, fault=str(fault)), now)
+
+
+def on_babble(state: PoolState, event: WorkerBabbled, now: float) -> list[Command]:
+    """Ends a worker that broke the protocol."""
+    slot = state.slots[event.slot] if 0 <= event.slot < len(state.slots) else None
+    if slot is None or slot.worker is None or slot.worker.incarnation != event.incarnation:
+        return []
+    note = Note(
+        kind="protocol",
+        slot=slot.index,
+        message=f"worker {slot.index} broke the protocol and is killed: {event.fault}",
+        figures={"state": slot.worker.state},
+    )
+    return [note, *kill_worker(state, slot, "protocol", now)]
+
+
+def _on_ready(state: PoolState, slot: Slot, worker: Worker, ready: Ready, now: float) -> list[Command]:
+    step(worker, WorkerEvent.READY)
+    if worker.state == "IDLE":
+        worker.deadline = None
+    worker.rss_bytes = worker.baseline_bytes = ready.memory.rss_bytes
+    worker.heap_bytes = ready.memory.heap_bytes
+    worker.native_bytes = ready.memory.native_bytes
+    worker.progress_at = now
+    slot.note = None
+    state.sample_at = min(state.sample_at, now)
+    return []
+
+
+def _on_report(state: PoolState, slot: Slot, worker: Worker, report: Report, now: float) -> list[Command]:
+    lease = state.lease_of(worker)
+    if lease is None or lease.number != report.lease:
+        return []
+    batch = state.queue.batches[lease.batch]
+    commands: list[Command] = []
+    settlements: list[Settlement] = []
+    for said in report.items:
+        item = lease.items.pop(said.id, None)
+        if item is None:
+            raise Lie(f"it reported item {said.id}, which is not in its lease {lease.number}")
+        batch.leased -= 1
+        match said.outcome:
+            case "done" | "failed":
+                settlements.append(_settle(batch, slot, item, said))
+            case "deferred":
+                commands += _on_deferred(state, slot, batch, item, said)
+            case "shunned":
+                settlements.append(_settle_shunned(batch, slot, item))
+            case "machine":
+                commands += _on_machine_error(batch, item, said, now)
+    worker.progress_at = now
+    worker.heap_bytes = report.memory.heap_bytes
+    worker.native_bytes = report.memory.native_bytes
+    if settlements:
+        commands.append(SettleItems(settlements=settlements))
+        _count_settled(slot, worker, lease, len(settlements))
+    _learn_baseline(worker, report.memory)
+    if report.handed_back:
+        commands += _on_handed_back(slot, batch, lease, report.handed_back)
+    if report.finished:
+        commands += _end_lease(state, slot, worker, lease, batch, now)
+    return commands
+
+
+def _settle(batch: Batch, slot: Slot, item: Item, said: ItemReport) -> Settlement:
+    batch.settling_ids.add(item.id)
+    return Settlement(
+        id=item.id,
+        batch=batch.name,
+        state="done" if said.outcome == "done" else "failed",
+        tries=item.tries,
+        seconds=said.seconds,
+        peak_bytes=said.peak_bytes,
+        slot=slot.index,
+        detail=detail_of(said),
+        written=said.written,
+    )
+
+
+def _settle_shunned(batch: Batch, slot: Slot, item: Item) -> Settlement:
+    batch.settling_ids.add(item.id)
+    message = (
+        f"{batch.path(item)}: in quarantine and unchanged since; it was not opened. 'supervisor quarantine show' "
+        "tells why, 'supervisor quarantine retry' tries it again"
+    )
+    error = ItemError(kind="crash", message=message)
+    return Settlement(
+        id=item.id,
+        batch=batch.name,
+        state="quarantined",
+        tries=0,
+        slot=slot.index,
+        detail=detail_of_error(error),
+    )
+
+
+def _on_deferred(state: PoolState, slot: Slot, batch: Batch, item: Item, said: ItemReport) -> list[Command]:
+    item.needs_bytes = max(said.needs_bytes, item.needs_bytes + 1)
+    room = state.room_bytes()
+    if item.needs_bytes > room:
+        return refuse_too_large(state, batch, item, room)
+    batch.special.append(item)
+    path = batch.path(item)
+    return [
+        Note(
+            kind="deferred",
+            slot=slot.index,
+            batch=batch.name,
+            path=path,
+            message=f"{path} waits for its turn alone: it needs about {human(item.needs_bytes)}, more than a worker's "
+            f"share of {human(state.share_bytes())}",
+            figures={"needs_bytes": item.needs_bytes, "share_bytes": state.share_bytes(), "room_bytes": room},
+        )
+    ]
+
+
+def _on_machine_error(batch: Batch, item: Item, said: ItemReport, now: float) -> list[Command]:
+    batch.give_back([item])
+    if batch.resume_at is not None:
+        return []
+    reason = said.error.message if said.error is not None else "the machine could not do it"
+    delay = min(MACHINE_PAUSE_SECONDS * 2**batch.machine_pauses, MACHINE_PAUSE_LONGEST_SECONDS)
+    batch.machine_pauses += 1
+    batch.paused = batch.paused or reason
+    batch.resume_at = now + delay
+    return [
+        Note(
+            kind="machine_error",
+            batch=batch.name,
+            path=batch.path(item),
+            message=f"batch {batch.name} is paused for {delay:.0f} s, then tried again: {reason}",
+            figures={"pause_seconds": delay, "times": batch.machine_pauses},
+        )
+    ]
+
+
+def _count_settled(slot: Slot, worker: Worker, lease: Lease, count: int) -> None:
+    if not worker.items_done:
+        slot.restarting.settled()
+    worker.items_done += count
+    slot.items_done += count
+    lease.settled += count
+
+
+def _learn_baseline(worker: Worker, memory: Memory) -> None:
+    if len(worker.boundary_bytes) >= BOUNDARIES_FOR_BASELINE or not memory.rss_bytes:
+        return
+    worker.boundary_bytes = [*worker.boundary_bytes, memory.rss_bytes]
+    worker.baseline_bytes = min(worker.boundary_bytes)
+
+
+def _on_handed_back(slot: Slot, batch: Batch, lease: Lease, ids: list[int]) -> list[Command]:
+    items: list[Item] = []
+    for number in ids:
+        item = lease.items.pop(number, None)
+        if item is None:
+            raise Lie(f"it handed back item {number}, which is not in its lease {lease.number}")
+        items.append(item)
+    batch.leased -= len(items)
+    batch.give_back(items)
+    return [
+        Note(
+            kind="handed_back",
+            slot=slot.index,
+            batch=batch.name,
+            message=f"worker {slot.index} handed {len(items)} of {lease.size} items of its lease back",
+            figures={"handed_back": len(items), "lease_size": lease.size, "settled": lease.settled},
+        )
+    ]
+
+
+def _end_lease(state: PoolState, slot: Slot, worker: Worker, lease: Lease, batch: Batch, now: float) -> list[Command]:
+    if lease.items:
+        raise Lie(f"it called lease {lease.number} finished with {len(lease.items)} items not accounted for")
+    if not lease.disturbed and lease.settled:
+        slot.batch_size.clean(lease.settled, now - lease.granted_at)
+    del state.leases[lease.number]
+    worker.lease = None
+    effect = step(worker, WorkerEvent.SETTLED)
+    return carry_out(state, slot, effect, now) + end_if_complete(state, batch, now)
+
+
+def _on_trimmed(state: PoolState, slot: Slot, worker: Worker, trimmed: Trimmed, now: float) -> list[Command]:
+    worker.trimming = False
+    freed = trimmed.before_bytes - trimmed.after_bytes
+    excess = trimmed.before_bytes - worker.baseline_bytes
+    figures: dict[str, object] = {
+        "before_bytes": trimmed.before_bytes,
+        "after_bytes": trimmed.after_bytes,
+        "seconds": trimmed.seconds,
+    }
+    note = Note(
+        kind="trimmed",
+        slot=slot.index,
+        message=f"trimming worker {slot.index} gave back {human(max(0, freed))}",
+        figures=figures,
+    )
+    if excess > 0 and freed < excess * TRIM_USELESS and trimmed.after_bytes > state.limits(slot).soft_bytes:
+        why = f"trimming is useless: {human(max(0, freed))} came back of {human(excess)} above its baseline"
+        return [note, *recycle(state, slot, now, "trim_useless", why, figures)]
+    return [note]
+
+
+def end_if_complete(state: PoolState, batch: Batch, now: float) -> list[Command]:
+    """Sends the batch's end to the journal once everything in it is settled."""
+    if not batch.complete or any(lease.batch == batch.name for lease in state.leases.values()):
+        return []
+    batch.closing = True
+    state.changes += 1
+    return [
+        ChangeBatch(
+            batch=batch.name,
+            state="cancelled" if batch.cancelled else "finished",
+            finished_at=state.epoch(now),
+            summary=state_summary(state, batch, now),
+        )
+    ]
+
+
+def state_summary(state: PoolState, batch: Batch, now: float) -> Summary:
+    """Returns what running the batch has taken so far."""
+    seconds = batch.busy_seconds + (now - batch.began_at if batch.began_at is not None else 0.0)
+    worked = batch.counts["done"] + batch.counts["cached"] + batch.counts["failed"] + batch.counts["quarantined"]
+    return Summary(
+        seconds=round(seconds, 3),
+        items_per_second=round(worked / seconds, 3) if seconds > 0 else 0.0,
+        peak_bytes=batch.peak_bytes,
+        budget_bytes=state.budget_bytes,
+        recycles=dict(batch.recycles),
+        restarts=batch.restarts,
+        kills=batch.kills,
+        batch_shrinks=batch.batch_shrinks,
+        oom_kills=batch.oom_kills,
+    )

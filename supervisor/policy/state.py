@@ -1,0 +1,225 @@
+"""What the pool knows: the settings, the slots, the leases, the memory figures. Data; the services beside
+this file (`intake`, `lending`, `reports`, `deaths`, `care`, `stopping`) change it."""
+
+from collections import deque
+from random import Random
+
+import msgspec
+
+from protocol.messages import LastDeath, Recipe, Totals
+from protocol.paths import item_path
+from supervisor.policy.batch_size import BatchSize
+from supervisor.policy.commands import Command, Note
+from supervisor.policy.interval import Growth
+from supervisor.policy.items import Item
+from supervisor.policy.levels import Level, Levels
+from supervisor.policy.limits import Limits, Widenings, room_bytes, worker_limits
+from supervisor.policy.queue import Batch, Queue
+from supervisor.policy.restart import Restarts
+from supervisor.policy.watch_settings import WatchSettings
+from supervisor.policy.worker import Worker
+
+
+class PoolSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What the policy needs to know of the configuration; seconds and bytes."""
+
+    workers: int
+    recipes: dict[str, Recipe]
+    watch: WatchSettings
+    budget_bytes: int
+    """As found at start; every sample carries the current one."""
+    item_timeout_seconds: float = 60.0
+    start_timeout_seconds: float = 30.0
+    drain_seconds: float = 30.0
+    terminate_seconds: float = 5.0
+    """From TERM to KILL. A worker that heeds TERM needs milliseconds; the rest is for a loaded machine."""
+    kill_seconds: float = 5.0
+    """From KILL to saying that the process does not die (it hangs in the kernel)."""
+    batch_size_max: int = 512
+    queue_max_items: int = 5_000_000
+    inserts_max: int = 256
+    """Chunks that may wait for the journal; further ones are refused as busy."""
+    sample_stale_seconds: float = 2.5
+    """Older samples are as good as none: nothing is admitted. Above the longest interval of 1 s."""
+    exit_when_idle_seconds: float | None = None
+    epoch_offset_seconds: float = 0.0
+    """Adding it to the loop's clock gives seconds since the epoch."""
+    version: str = ""
+    pid: int = 0
+    state_directory: str = ""
+    events_endpoint: str = ""
+
+
+class Lease(msgspec.Struct, kw_only=True):
+    """Items granted together to one worker; `items` are those not yet reported, in order."""
+
+    number: int
+    slot: int
+    batch: str
+    items: dict[int, Item]
+    size: int
+    granted_at: float
+    reserved_bytes: int
+    """What one of its items may take above the worker's baseline."""
+    large: bool = False
+    """It is for one image that needs more than a worker's part: the worker's limits are raised for it."""
+    disturbed: bool = False
+    """It met memory pressure: the batch size does not grow from it."""
+    settled: int = 0
+
+
+class Slot(msgspec.Struct, kw_only=True):
+    """A place in the pool: the worker in it and what the place has been through."""
+
+    index: int
+    batch_size: BatchSize
+    restarting: Restarts
+    worker: Worker | None = None
+    incarnation: int = 0
+    wanted: bool = True
+    start_at: float | None = 0.0
+    """When the next worker may be started; None: one is there or coming."""
+    recycles: int = 0
+    restarts: int = 0
+    items_done: int = 0
+    growth: Growth = msgspec.field(default_factory=Growth)
+    last_death: LastDeath | None = None
+    last_batch: str | None = None
+    note: str | None = None
+    """Why the slot does not serve, if it does not."""
+
+
+class PoolState:
+    """The whole state of the pool."""
+
+    def __init__(self, settings: PoolSettings, random: Random, now: float) -> None:
+        self.settings = settings
+        self.random = random
+        self.started_at = now
+        self.queue = Queue()
+        self.slots = [
+            Slot(index=index, batch_size=BatchSize(max_size=settings.batch_size_max), restarting=Restarts())
+            for index in range(settings.workers)
+        ]
+        self.leases: dict[int, Lease] = {}
+        self.lease_number = 0
+        self.totals = {
+            "done": 0, "cached": 0, "failed": 0, "quarantined": 0,
+            "recycles": 0, "restarts": 0, "batch_shrinks": 0, "kills": 0,
+        }  # fmt: skip
+        self.levels = Levels(settings.watch)
+        self.widenings = Widenings(settings.watch)
+        self.shrunk_at = now
+        self.level = Level.NORMAL
+        self.budget_bytes = settings.budget_bytes
+        self.own_bytes = 0
+        self.used_bytes = 0
+        self.available_bytes = 0
+        self.sampled_at: float | None = None
+        self.sample_at: float = now
+        self.paused: str | None = None
+        self.resume_at: float | None = None
+        self.journal_stalled: str | None = None
+        self.inserts = 0
+        self.changes = 0
+        """Batch states on their way to the journal: the loop is not left before they arrived."""
+        self.draining = False
+        self.drain_deadline: float | None = None
+        self.heard_at = now
+        """When a client last spoke, or a batch was last unfinished."""
+        self.exit_code: int | None = None
+        self.told: deque[str] = deque(maxlen=64)
+        """Recent conditions already told, so that they are told once."""
+
+    def epoch(self, now: float) -> float:
+        """Returns a time of the loop's clock as seconds since the epoch."""
+        return now + self.settings.epoch_offset_seconds
+
+    # ---- memory ----------------------------------------------------------------------------------
+
+    def private_baseline(self, worker: Worker) -> int:
+        """Returns what a worker costs at rest beyond what it shares."""
+        return max(0, worker.baseline_bytes - worker.shared_bytes)
+
+    def baselines(self) -> list[int]:
+        """Returns the private baselines of the workers that are warm."""
+        return [self.private_baseline(slot.worker) for slot in self.slots if slot.worker and slot.worker.baseline_bytes]
+
+    def limits(self, slot: Slot) -> Limits:
+        """Returns the limits of the worker in the slot, as RSS in bytes, with its lease's reservation."""
+        worker = slot.worker
+        assert worker is not None
+        lease = self.leases.get(worker.lease) if worker.lease is not None else None
+        return worker_limits(
+            baseline_bytes=worker.baseline_bytes,
+            budget_bytes=self.budget_bytes,
+            own_bytes=self.own_bytes,
+            baselines_of_all=self.baselines(),
+            workers=len(self.slots),
+            settings=self.settings.watch,
+            reserved_bytes=lease.reserved_bytes if lease is not None and lease.large else 0,
+            widening=self.widenings.of(slot.index, self.recipe_of(slot)),
+        )
+
+    def room_bytes(self) -> int:
+        """Returns what all leases together may take above the baselines."""
+        return room_bytes(self.budget_bytes, self.own_bytes, self.baselines(), len(self.slots), self.settings.watch)
+
+    def share_bytes(self) -> int:
+        """Returns one worker's equal part of the room."""
+        return self.room_bytes() // len(self.slots)
+
+    def free_bytes(self, me: Slot) -> int:
+        """Returns the room that is left for a lease in this slot: the room less what the others have
+        reserved or taken, whichever is more."""
+        taken = 0
+        for slot in self.slots:
+            worker = slot.worker
+            if worker is None or slot is me:
+                continue
+            lease = self.leases.get(worker.lease) if worker.lease is not None else None
+            above = max(0, worker.rss_bytes - worker.baseline_bytes) if worker.baseline_bytes else 0
+            taken += max(above, lease.reserved_bytes if lease is not None else 0)
+        return max(0, self.room_bytes() - taken)
+
+    def memory_known(self, now: float) -> bool:
+        """Tells whether the last look is fresh enough to admit work on."""
+        return self.sampled_at is not None and now - self.sampled_at <= self.settings.sample_stale_seconds
+
+    def recipe_of(self, slot: Slot) -> str:
+        """Returns the recipe the slot worked on last: the thrash guard learns per slot and recipe."""
+        batch = self.queue.batches.get(slot.last_batch or "")
+        return batch.record.recipe.name if batch is not None else ""
+
+    # ---- lookups ---------------------------------------------------------------------------------
+
+    def lease_of(self, worker: Worker) -> Lease | None:
+        """Returns the worker's lease."""
+        return self.leases.get(worker.lease) if worker.lease is not None else None
+
+    def path_of(self, batch_name: str, item: Item) -> str | None:
+        """Returns the token of an item's input, None where its batch is gone."""
+        batch = self.queue.batches.get(batch_name)
+        if batch is None:
+            return None
+        root, prefix = batch.roots[item.root]
+        return item_path(root, prefix, item.stem)
+
+    def busy_elsewhere(self, me: Slot) -> bool:
+        """Tells whether any other worker holds a lease."""
+        return any(lease.slot != me.index for lease in self.leases.values())
+
+    def away_ids(self, batch: Batch) -> list[int]:
+        """Returns the ids of a batch that are in the hands of workers."""
+        return [item for lease in self.leases.values() if lease.batch == batch.name for item in lease.items]
+
+    def snapshot_totals(self) -> Totals:
+        """Returns the totals as clients see them."""
+        return Totals(**self.totals)
+
+    def tell_once(self, key: str, note: Note) -> list[Command]:
+        """Returns the note unless the same condition has been told lately."""
+        if key in self.told:
+            return []
+        self.told.append(key)
+        return [note]
