@@ -1,0 +1,1 @@
+"""The processes that touch images: a lease in, items through their recipe, reports out."""

@@ -1,0 +1,98 @@
+"""What decoding takes, from the header alone: which decoder, and how many bytes above the worker's baseline.
+
+The figures are upper bounds by construction of the decoders, with constants fitted to the measured peaks
+(VmHWM) of some 250 real and made images; predictions are meant to lie within once and twice the measured
+peak. Predicting too little is the sin: the supervisor would admit what does not fit.
+"""
+
+from typing import Final, Literal
+
+from workers.images import formats
+from workers.images.header import Header
+from workers.images.with_vips import needs_colour
+
+Engine = Literal["pillow", "vips"]
+
+SMALL_PIXELS: Final = 400_000
+"""Below it Pillow is faster (libvips takes some 2 ms to build its pipeline); measured equal at 0.3 to 0.5 MP."""
+WEBP_STREAM_PIXELS: Final = 4_000_000
+"""Above it libvips: it lets the WebP decoder scale, Pillow holds the image twice at full size."""
+_PILLOW_BYTES: Final = {"1": 1, "L": 1, "P": 1, "LA": 4, "PA": 4, "I;16": 2, "I;16B": 2, "I;16L": 2}
+_BASE_BYTES: Final = 2_000_000
+_VIPS_BASE_BYTES: Final = 9_000_000
+"""What libvips's first image in a process adds: its thread, its tables, its code paged in."""
+
+
+def target_of(header: Header, side: int) -> tuple[int, int]:
+    """Returns the size to decode to (as stored) so that the longest side has `side` pixels; never enlarged."""
+    longest = max(header.width, header.height)
+    if side >= longest:
+        return header.width, header.height
+    return max(1, round(header.width * side / longest)), max(1, round(header.height * side / longest))
+
+
+def draft_scale(header: Header, target: tuple[int, int]) -> int:
+    """Returns by how much a JPEG decoder may shrink while it decodes (1, 2, 4, 8), as Pillow's draft picks it."""
+    if header.format is not formats.JPEG:
+        return 1
+    room = min(header.width // target[0], header.height // target[1])
+    return next(scale for scale in (8, 4, 2, 1) if room >= scale or scale == 1)
+
+
+def choose(header: Header, target: tuple[int, int]) -> Engine:
+    """Returns the decoder that measured better for such an image."""
+    if not header.format.pillow:
+        return "vips"
+    if not header.format.vips or header.format is formats.GIF:
+        return "pillow"
+    if header.format is formats.AVIF:
+        return "pillow"  # half of libvips's memory, and faster
+    if needs_colour(header) or header.bits > 8:
+        return "vips"
+    if header.format is formats.WEBP:
+        return "vips" if header.pixels > WEBP_STREAM_PIXELS else "pillow"
+    return "vips" if header.pixels // draft_scale(header, target) ** 2 > SMALL_PIXELS else "pillow"
+
+
+def decode_bytes(header: Header, target: tuple[int, int], engine: Engine) -> int:
+    """Returns the predicted peak of decoding `header` to `target` with `engine`, the result included."""
+    result = target[0] * target[1] * 4
+    held = _held_by_decoder(header)
+    if engine == "vips":
+        return _VIPS_BASE_BYTES + held + _vips_bytes(header, target) + 2 * result + min(header.file_bytes, held or 0)
+    scale = draft_scale(header, target)
+    pixels = header.pixels // scale**2
+    unpacked = pixels * _PILLOW_BYTES.get(header.mode, 4)
+    converted = 0 if header.mode in ("L", "RGB", "RGBA") and header.icc != "other" else pixels * 4
+    reduced = pixels if pixels > 4 * target[0] * target[1] else target[0] * (header.height // scale) * 4
+    return _BASE_BYTES + held + unpacked + converted + reduced + result
+
+
+def _held_by_decoder(header: Header) -> int:
+    """What the codec itself keeps of the whole image, whoever calls it."""
+    if header.format is formats.JPEG and header.progressive:
+        return header.pixels * header.bands * 2  # one 16-bit coefficient a sample; subsampling makes it less
+    if header.format is formats.PNG and header.progressive:
+        return header.pixels * header.bands * (header.bits // 8 or 1)
+    if header.format in (formats.AVIF, formats.HEIF):
+        return header.pixels * 6  # YUV planes and the decoder's reference copies
+    if header.format is formats.WEBP:
+        return header.pixels * 8
+    if header.format is formats.JPEG2000:
+        return header.pixels * header.bands * 4 + header.file_bytes  # 32 bits a sample
+    if header.format is formats.GIF:
+        return header.pixels * 4
+    if header.format is formats.ICO:
+        return header.pixels * 8
+    return 0
+
+
+def _vips_bytes(header: Header, target: tuple[int, int]) -> int:
+    """Rows in flight: libvips works in strips of 16 output rows, each of `shrink` input rows, some times over."""
+    scale = draft_scale(header, (target[0] * 2, target[1] * 2)) if header.format is formats.JPEG else 1
+    width, height = header.width // scale, header.height // scale
+    shrink = max(1.0, height / target[1])
+    sample = 2 if header.bits > 8 else 1
+    row = width * max(header.bands, 4 if header.mode == "P" else 3) * sample
+    rows = min(height, int(2 * 128 * shrink) + 256)
+    return int(row * rows)

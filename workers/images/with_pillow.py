@@ -1,0 +1,97 @@
+"""Decoding with Pillow: scaled (draft) decoding for JPEGs, and every format that libvips does not read."""
+
+import functools
+from typing import Any
+
+from PIL import Image, ImageFile
+
+from workers.errors import CannotDecode
+from workers.images.header import REFUSALS, Header, reason
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_PLAIN = ("L", "RGB", "RGBA")
+
+
+def decode(image: Image.Image, header: Header, target: tuple[int, int], *, lenient: bool) -> Image.Image:
+    """Returns the image at `target` pixels (as stored), 8 bits, sRGB; mode L, RGB or RGBA.
+
+    `lenient` takes what there is of a file that ends too early. Raises CannotDecode with Pillow's reason.
+    """
+    try:
+        if header.format.pillow == "JPEG":
+            image.draft(None, target)
+        ImageFile.LOAD_TRUNCATED_IMAGES = lenient
+        image.load()
+    except REFUSALS as error:
+        raise CannotDecode(reason(error)) from error
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
+    profile = image.info.get("icc_profile") if header.icc == "other" else None
+    plain = image if image.mode in _PLAIN and profile is None else _plain(image, profile)
+    return shrink(plain, target)
+
+
+def shrink(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Returns the image at `size`: Pillow's own thumbnail filter (a box first, then bicubic)."""
+    if image.size == size:
+        return image
+    return image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
+
+
+def upright(image: Image.Image, orientation: int) -> Image.Image:
+    """Returns the image as EXIF wants it seen."""
+    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+
+
+def _plain(image: Image.Image, profile: bytes | None) -> Image.Image:
+    if profile is not None and image.mode in ("L", "RGB", "RGBA", "CMYK"):
+        image = _to_srgb(image, profile)
+    if image.mode in _PLAIN:
+        return image
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        return _to_eight_bits(image)
+    if image.mode in ("LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        return image.convert("RGBA")
+    return image.convert("L" if image.mode == "1" else "RGB")
+
+
+def _to_eight_bits(image: Image.Image) -> Image.Image:
+    """16 bits keep their high byte; what has no fixed range (32 bits, floating point) is stretched to its own."""
+    if image.mode.startswith("I;16"):
+        return image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
+    low, high = image.getextrema()
+    if not isinstance(low, int | float) or not isinstance(high, int | float) or high <= low:
+        return image.convert("L")
+    if image.mode == "I" and low >= 0 and high <= 65535:
+        low, high = 0, 255 if high <= 255 else 65535
+    factor = 255 / (high - low)
+    return image.point(lambda value: value * factor - low * factor).convert("L")
+
+
+def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
+    import io
+
+    from PIL import ImageCms
+
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        mode = "RGBA" if image.mode == "RGBA" else "RGB"
+        converted = ImageCms.profileToProfile(image, source, _srgb(), outputMode=mode)
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        return image  # a profile that does not fit its image: shown as if it had none, as browsers do
+    return converted if converted is not None else image
+
+
+@functools.cache
+def _srgb() -> Any:
+    from PIL import ImageCms
+
+    return ImageCms.createProfile("sRGB")

@@ -1,0 +1,96 @@
+"""Decoding with libvips: streams large images in little memory, and knows colours, 16 bits, SVG, HEIF.
+
+One thread beside ours (VIPS_CONCURRENCY=1): the pool is the parallelism. No operation cache: no image comes
+twice. Loaders that libvips calls untrusted stay blocked, except SVG's. Spill files go to TMPDIR.
+"""
+
+import functools
+import os
+from typing import Any
+
+from PIL import Image
+
+from workers.errors import CannotDecode
+from workers.images import formats
+from workers.images.header import Header
+
+_ALLOWED_LOADERS = ("VipsForeignLoadSvg",)
+_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+
+
+@functools.cache
+def library() -> Any:
+    """Returns pyvips, loaded and restrained at its first use. Starts no thread: may be called before a fork."""
+    os.environ.setdefault("VIPS_CONCURRENCY", "1")
+    import pyvips
+
+    pyvips.cache_set_max(0)
+    pyvips.block_untrusted_set(True)
+    for loader in _ALLOWED_LOADERS:
+        pyvips.operation_block_set(loader, False)
+    return pyvips
+
+
+def read_header(descriptor: int, kind: formats.Format, file_bytes: int) -> Header:
+    """Returns the header of an image that Pillow does not read. Raises CannotDecode with libvips's reason."""
+    vips = library()
+    try:
+        image = vips.Image.new_from_source(_source(vips, descriptor), "", access="sequential")
+        return Header(
+            format=kind,
+            width=image.width,
+            height=image.height,
+            mode=str(image.interpretation),
+            bands=image.bands,
+            bits={"uchar": 8, "ushort": 16, "short": 16}.get(image.format, 32),
+            frames=image.get("n-pages") if image.get_typeof("n-pages") else 1,
+            icc="other" if image.get_typeof("icc-profile-data") else "",
+            file_bytes=file_bytes,
+        )
+    except vips.Error as error:
+        raise CannotDecode(_reason(error)) from error
+
+
+def decode(descriptor: int, header: Header, target: tuple[int, int], *, lenient: bool) -> Image.Image:
+    """Returns the image at `target` pixels (as stored), 8 bits, sRGB; mode L, RGB or RGBA.
+
+    `lenient` takes what there is of a broken file. Raises CannotDecode with libvips's reason, MemoryError.
+    """
+    vips = library()
+    colours: dict[str, str] = {"export_profile": "srgb"} if needs_colour(header) else {}
+    try:
+        image = vips.Image.thumbnail_source(
+            _source(vips, descriptor), target[0], height=target[1], size="force", no_rotate=True,
+            option_string=f"[fail_on={'none' if lenient else 'error'}]", **colours,
+        )  # fmt: skip
+        image = _eight_bits(image)
+        pixels = image.write_to_memory()
+    except vips.Error as error:
+        if "out of memory" in str(error):
+            raise MemoryError(_reason(error)) from error
+        raise CannotDecode(_reason(error)) from error
+    mode = _MODES[image.bands]
+    decoded = Image.frombytes(mode, (image.width, image.height), pixels)
+    return decoded.convert("RGBA") if mode == "LA" else decoded
+
+
+def needs_colour(header: Header) -> bool:
+    """Tells whether colours must be converted to be sRGB: costs as much as the decode, so only where they must."""
+    return header.icc == "other" or header.mode in ("CMYK", "LAB", "cmyk", "lab", "labs")
+
+
+def _eight_bits(image: Any) -> Any:
+    if image.interpretation not in ("srgb", "b-w") or image.format != "uchar":
+        image = image.colourspace("b-w" if image.bands <= 2 else "srgb").cast("uchar")
+    return image if image.bands <= 4 else image.extract_band(0, n=3)
+
+
+def _source(vips: Any, descriptor: int) -> Any:
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return vips.Source.new_from_descriptor(descriptor)
+
+
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = [line for line in dict.fromkeys(lines) if not line.startswith(("unable to", "source: bad seek"))]
+    return "; ".join(told)[:300] or "; ".join(lines)[:300]

@@ -1,0 +1,104 @@
+"""Operations: what can be done with an image. One file each: name, version, parameters, cost, run.
+
+A recipe names operations; only the modules it names are imported (a worker pays for what it runs). An
+operation says from the header alone how large a picture it needs and what it takes beside it, and then runs
+on a picture that all steps share.
+"""
+
+import importlib
+from collections.abc import Callable
+from typing import Any, Literal
+
+import msgspec
+from PIL import Image
+
+from workers.errors import RecipeError, Verdict
+from workers.images.header import Header
+from workers.publish import Publisher
+from workers.source import Source
+
+Reads = Literal["nothing", "name", "header", "pixels"]
+"""How far an operation goes into the file: not even looked at, its name and state, its header, its pixels."""
+
+MODULES: dict[str, str] = {
+    "noop": "workers.operations.noop",
+    "phash": "workers.operations.phash",
+    "probe": "workers.operations.probe",
+    "thumbnail": "workers.operations.thumbnail",
+    "misbehave.allocate": "workers.operations.misbehave",
+    "misbehave.crash": "workers.operations.misbehave",
+    "misbehave.error": "workers.operations.misbehave",
+    "misbehave.exit": "workers.operations.misbehave",
+    "misbehave.hang": "workers.operations.misbehave",
+    "misbehave.ignore_terminate": "workers.operations.misbehave",
+    "misbehave.leak": "workers.operations.misbehave",
+}
+"""Where each operation lives; its module is imported when a recipe names it."""
+
+
+class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of the parameter types; the empty one is for operations without any."""
+
+
+class Output(msgspec.Struct, frozen=True):
+    """One published file, as results show it."""
+
+    step: str
+    path: bytes
+    width: int
+    height: int
+    size_bytes: int
+
+
+class Work:
+    """What an operation works on: the item's image and where its results go."""
+
+    def __init__(
+        self, name: bytes, source: Source | None, publisher: Publisher | None, warn: Callable[[str], None]
+    ) -> None:
+        """`name` is the file's name without its directories; `source` is None for operations that read nothing."""
+        self.name, self.warn = name, warn
+        self._source, self._publisher = source, publisher
+        self.outputs: list[Output] = []
+
+    @property
+    def source(self) -> Source:
+        """The image. Only for operations that read its header or pixels."""
+        assert self._source is not None, "the operation does not say that it reads the image"
+        return self._source
+
+    def publish(self, step: str, label: str, extension: str, image: Image.Image, content: bytes) -> None:
+        """Writes an encoded image as an output of `step`. Raises Verdict, MachineTrouble."""
+        if self._publisher is None:
+            raise Verdict("io", f"the step {step} writes files, but the batch names no output directory (--out)")
+        path = self._publisher.publish(label, extension, content)
+        self.outputs.append(Output(step, path, image.width, image.height, len(content)))
+
+
+class Operation(msgspec.Struct, frozen=True, kw_only=True):
+    """One operation, as its module declares it.
+
+    `side(header, parameters)`: the longest side in pixels of the picture it needs (0: none).
+    `beside(header, parameters)`: bytes it takes at its peak beside that picture (RGBA).
+    `check(parameters)`: raises ValueError for what the type cannot tell.
+    `run(work, parameters)`: returns its values (a JSON object) or None.
+    """
+
+    name: str
+    version: int
+    reads: Reads
+    run: Callable[[Work, Any], dict[str, Any] | None]
+    parameters: type[Parameters] = Parameters
+    side: Callable[[Header, Any], int] = lambda header, parameters: 0
+    beside: Callable[[Header, Any], int] = lambda header, parameters: 0
+    check: Callable[[Any], None] = lambda parameters: None
+    writes: Callable[[Any], list[str]] = lambda parameters: []
+    """The labels of its outputs: two steps must not write the same file."""
+
+
+def load(name: str) -> Operation:
+    """Returns an operation, importing its module. Raises RecipeError when there is none of that name."""
+    if name not in MODULES:
+        raise RecipeError(f"no operation {name!r}; known: {', '.join(sorted(MODULES))}")
+    operations: tuple[Operation, ...] = importlib.import_module(MODULES[name]).OPERATIONS
+    return next(operation for operation in operations if operation.name == name)

@@ -1,0 +1,215 @@
+"""One item from its name to its report. Never raises for a bad image, nor for a machine in trouble.
+
+The order is the promise: is it still there, was it shunned, what is it, may it be decoded, does it fit,
+decode once, every step, was it changed. Whatever happens becomes an outcome:
+
+    done       every step ran; warnings say what was odd
+    failed     the image is at fault (or an operation has a bug): a verdict with its kind
+    shunned    still what was quarantined; not opened
+    deferred   would need more memory than granted; nothing was written
+    machine    the machine is at fault: the item is retried when that is mended
+"""
+
+import errno
+import os
+import stat
+import time
+from typing import Any, Protocol
+
+import msgspec
+
+from protocol import paths
+from protocol.launch import ImageLimits
+from protocol.messages import ItemError, ItemReport
+from workers.cleanup import CleanupRegistry
+from workers.errors import Deferred, MachineTrouble, Verdict
+from workers.heard import Heard
+from workers.operations import Work
+from workers.publish import Publisher
+from workers.recipe import CompiledRecipe
+from workers.source import Source, gone
+
+_encode = msgspec.json.Encoder().encode
+_EMPTY_LIST, _EMPTY_OBJECT = msgspec.Raw(b"[]"), msgspec.Raw(b"{}")
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """One item of a lease, ready to be worked on.
+
+    `path` the input's bytes, `path_token` its token; `stem` the token its outputs are named after below `out`;
+    `submitted_at` seconds since the epoch; `memory_bytes` what the item may take above the baseline.
+    """
+
+    item: int
+    path: bytes
+    path_token: str
+    stem: str
+    out: bytes | None
+    submitted_at: float
+    memory_bytes: int
+    overwrite: bool = False
+    owned: bool = False
+    strict: bool = False
+    shunned: tuple[int, int, str] | None = None
+
+
+class Recording(Protocol):
+    """The part of the flight recorder (`protocol.recorder.Recorder`) that is used while an item runs."""
+
+    def step(self, number: int) -> None:
+        """Names the step of the recipe that begins."""
+
+    def partial(self, path: bytes) -> None:
+        """Names the unfinished output about to be created; empty when there is none."""
+
+
+class Meter(Protocol):
+    """Measures the peak of this process (`workers.limits.PeakMeter`)."""
+
+    def reset(self) -> None:
+        """Forgets the peak so far."""
+
+    def read(self) -> int:
+        """Returns the largest resident size since the reset, in bytes; 0 when it cannot be told."""
+
+
+class Context:
+    """What all items of a worker share."""
+
+    def __init__(
+        self,
+        recorder: Recording,
+        state_token: str,
+        temp_directory: str,
+        limits: ImageLimits,
+        peak: Meter,
+        cleanup: CleanupRegistry | None = None,
+    ) -> None:
+        """`temp_directory` takes what the decoders spill to disk."""
+        self.recorder, self.state_token, self.limits, self.peak = recorder, state_token, limits, peak
+        self.cleanup = cleanup
+        self.temp_directory = temp_directory
+        self.heard = Heard()
+        os.environ["TMPDIR"] = temp_directory  # where libvips puts images that exceed its memory
+
+
+class _Item:
+    """The facts of an item as they become known, for its report."""
+
+    def __init__(self) -> None:
+        self.size_bytes = self.mtime_ns = self.needs_bytes = 0
+        self.values: dict[str, Any] = {}
+        self.work: Work | None = None
+        self.publisher: Publisher | None = None
+
+
+def perform(recipe: CompiledRecipe, job: Job, context: Context) -> ItemReport:
+    """Runs the recipe on one item and returns its report. The caller begins and ends it in the recorder."""
+    started = time.perf_counter()
+    if recipe.reads == "nothing":
+        return ItemReport(id=job.item, outcome="done", seconds=time.perf_counter() - started, version=recipe.version)
+    context.peak.reset()
+    item = _Item()
+    error: ItemError | None = None
+    needs = 0
+    with context.heard as heard:
+        outcome: Any = "done"
+        try:
+            if _run(recipe, job, context, item):
+                outcome = "shunned"
+        except Verdict as verdict:
+            outcome, error = "failed", ItemError(kind=verdict.kind, message=str(verdict))
+        except Deferred as deferred:
+            outcome, needs = "deferred", deferred.needs_bytes
+        except MemoryError:
+            outcome, needs = "deferred", 2 * max(item.needs_bytes, job.memory_bytes)
+        except MachineTrouble as trouble:
+            outcome, error = "machine", ItemError(kind="io", message=str(trouble))
+        except Exception as bug:
+            outcome, error = "failed", ItemError(kind="crash", message=_bug(recipe, job, context, bug))
+    return ItemReport(
+        id=job.item,
+        outcome=outcome,
+        seconds=time.perf_counter() - started,
+        peak_bytes=context.peak.read(),
+        error=error,
+        outputs=_outputs(item),
+        values=msgspec.Raw(_encode(item.values)) if item.values else _EMPTY_OBJECT,
+        warnings=msgspec.Raw(_encode(list(heard.said))) if heard.said else _EMPTY_LIST,
+        written=item.publisher.written if item.publisher is not None else [],
+        needs_bytes=needs,
+        size_bytes=item.size_bytes,
+        mtime_ns=item.mtime_ns,
+        version=recipe.version,
+    )
+
+
+def _run(recipe: CompiledRecipe, job: Job, context: Context, item: _Item) -> bool:
+    """Runs every step; returns True when the image is still what was quarantined (and was not opened)."""
+    shown = paths.from_token(job.path_token).decode("utf-8", "replace")
+    found = _state(job.path, shown)
+    item.size_bytes, item.mtime_ns = found.st_size, found.st_mtime_ns
+    if job.shunned == (found.st_size, found.st_mtime_ns, recipe.version):
+        return True
+    if not stat.S_ISREG(found.st_mode):
+        raise Verdict("unsupported", f"{shown} is {_kind(found.st_mode)}, not a regular file")
+    if max(found.st_mtime, found.st_ctime) > job.submitted_at:
+        context.heard.say("changed since it was submitted: what is there now was processed")
+    if job.out is not None:
+        item.publisher = Publisher(
+            job.out, job.stem, context.state_token, context.recorder, replace=job.overwrite or job.owned
+        )
+    source = None
+    try:
+        if recipe.reads != "name":
+            source = Source(job.path, shown, context.limits, context.heard.say, strict=job.strict)
+            side, beside = recipe.side(source.header), recipe.beside(source.header)
+            item.needs_bytes = source.admit(side, beside, job.memory_bytes)
+            if side:
+                source.decoded(side)
+        item.work = Work(os.path.basename(job.path), source, item.publisher, context.heard.say)
+        for number, step in enumerate(recipe.steps):
+            context.recorder.step(number)
+            values = step.operation.run(item.work, step.parameters)
+            if values:
+                item.values.setdefault(step.operation.name, {}).update(values)
+    finally:
+        if source is not None:
+            source.close()
+    return False
+
+
+def _state(path: bytes, shown: str) -> os.stat_result:
+    try:
+        return os.stat(path)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            raise gone(shown) from error
+        if error.errno == errno.ENOMEM:
+            raise MachineTrouble(f"{shown} cannot be looked at now: {error.strerror}") from error
+        raise Verdict("io", f"{shown} cannot be read: {error.strerror}") from error
+
+
+def _kind(mode: int) -> str:
+    kinds = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+    return kinds.get(stat.S_IFMT(mode), "a device")
+
+
+def _bug(recipe: CompiledRecipe, job: Job, context: Context, bug: Exception) -> str:
+    """An exception nobody expected: where it was raised is said, so that its author can be told."""
+    trace = bug.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = f" ({os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno})" if trace else ""
+    return f"{job.path_token}: unexpected {type(bug).__name__} in recipe {recipe.name!r}{where}: {str(bug)[:300]}"
+
+
+def _outputs(item: _Item) -> msgspec.Raw:
+    if item.work is None or not item.work.outputs:
+        return _EMPTY_LIST
+    shown = [
+        {"step": output.step, **paths.describe(paths.to_token(output.path)), "width": output.width,
+         "height": output.height, "bytes": output.size_bytes}
+        for output in item.work.outputs
+    ]  # fmt: skip
+    return msgspec.Raw(_encode(shown))

@@ -1,0 +1,69 @@
+"""A recipe, compiled: its operations found, its parameters validated, before any image is touched."""
+
+from typing import Any
+
+import msgspec
+
+from protocol.messages import Recipe
+from workers.errors import RecipeError
+from workers.images.header import Header
+from workers.operations import Operation, Reads, load
+
+_ORDER: tuple[Reads, ...] = ("nothing", "name", "header", "pixels")
+
+
+class CompiledStep(msgspec.Struct, frozen=True):
+    """One step: its operation and its validated parameters."""
+
+    operation: Operation
+    parameters: Any
+
+
+class CompiledRecipe(msgspec.Struct, frozen=True, kw_only=True):
+    """A recipe that can run. `version` names its operations with their versions, in order."""
+
+    name: str
+    version: str
+    steps: tuple[CompiledStep, ...]
+    reads: Reads
+
+    def side(self, header: Header) -> int:
+        """Returns the longest side in pixels of the one picture that serves all steps (0: none)."""
+        return max(step.operation.side(header, step.parameters) for step in self.steps)
+
+    def beside(self, header: Header) -> int:
+        """Returns the bytes that the greediest step takes beside that picture."""
+        return max(step.operation.beside(header, step.parameters) for step in self.steps)
+
+
+def compile_recipe(recipe: Recipe) -> CompiledRecipe:
+    """Returns the recipe ready to run. Raises RecipeError: which step, which parameter, what is allowed."""
+    if not recipe.steps:
+        raise RecipeError(f"recipe {recipe.name!r} has no steps")
+    steps = []
+    written: dict[str, str] = {}
+    for number, step in enumerate(recipe.steps, 1):
+        where = f"recipe {recipe.name!r}, step {number} ({step.operation})"
+        try:
+            operation = load(step.operation)
+            parameters = msgspec.convert(step.parameters, operation.parameters)
+            operation.check(parameters)
+            outputs = operation.writes(parameters)
+        except msgspec.ValidationError as error:
+            fields = ", ".join(operation.parameters.__struct_fields__) or "none"
+            raise RecipeError(f"{where}: {error}; its parameters are: {fields}") from error
+        except (ValueError, RecipeError) as error:
+            raise RecipeError(f"{where}: {error}") from error
+        for output in outputs:
+            if output in written:
+                raise RecipeError(
+                    f"{where}: writes .{output}, as does {written[output]}; give it another size or format"
+                )
+            written[output] = f"step {number}"
+        steps.append(CompiledStep(operation, parameters))
+    return CompiledRecipe(
+        name=recipe.name,
+        version=",".join(f"{step.operation.name}:{step.operation.version}" for step in steps),
+        steps=tuple(steps),
+        reads=max((step.operation.reads for step in steps), key=_ORDER.index),
+    )

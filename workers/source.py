@@ -1,0 +1,220 @@
+"""One image for all steps of its recipe: opened once, its header read once, decoded once.
+
+The decoder is chosen by the header (`images.cost`); when one refuses the image the other is tried, if it
+reads that format and its memory fits. A file that ends too early is taken as far as it goes, with a warning,
+unless the item is strict.
+"""
+
+import errno
+import io
+import os
+from collections.abc import Callable
+
+from PIL import Image
+
+from protocol.launch import ImageLimits
+from workers.errors import CannotDecode, Deferred, MachineTrouble, Verdict
+from workers.images import cost, formats, with_pillow, with_vips
+from workers.images import header as headers
+from workers.images.header import Header
+
+
+class Source:
+    """The image of one item. Use as a context manager; `header` first, then pictures."""
+
+    decodes: int = 0
+    """How often pixels were decoded; for the tests of "once"."""
+
+    def __init__(
+        self, path: bytes, shown: str, limits: ImageLimits, warn: Callable[[str], None], *, strict: bool
+    ) -> None:
+        """`shown` is the path as messages name it; `warn` takes sentences for the item's warnings."""
+        self.path, self.shown, self._limits, self._warn, self._strict = path, shown, limits, warn, strict
+        self._file = self._open()
+        self._image: Image.Image | None = None
+        self._pictures: list[Image.Image] = []
+        self._memory_bytes = 1 << 62
+        self.needs_bytes = 0
+        try:
+            self.header = self._read_header()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> "Source":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Gives back the file and every pixel."""
+        self._pictures.clear()
+        if self._image is not None:
+            self._image.close()
+            self._image = None
+        self._file.close()
+
+    def admit(self, side: int, beside_bytes: int, memory_bytes: int) -> int:
+        """Predicts what decoding to `side` takes, with `beside_bytes` for the steps, and returns it.
+
+        Raises Deferred when that is above `memory_bytes`.
+        """
+        target = cost.target_of(self.header, side)
+        decoding = cost.decode_bytes(self.header, target, cost.choose(self.header, target)) if side else 0
+        result = target[0] * target[1] * 4 if side else 0
+        self.needs_bytes = max(decoding, result + beside_bytes)
+        self._memory_bytes = memory_bytes
+        if self.needs_bytes > memory_bytes:
+            raise Deferred(self.needs_bytes)
+        return self.needs_bytes
+
+    def picture(self, width: int, height: int) -> Image.Image:
+        """Returns the image upright at `width` x `height`, made from the smallest picture that is large enough.
+
+        A picture twice as large is as good an origin as the whole. Not to be changed in place.
+        """
+        for made in reversed(self._pictures):
+            if made.size == (width, height):
+                return made
+        origin = self.decoded(max(self.header.width, self.header.height) if not self._pictures else 0)
+        for made in self._pictures:
+            if made.width >= 2 * width and made.height >= 2 * height and made.width < origin.width:
+                origin = made
+        shrunk = with_pillow.shrink(origin, (width, height))
+        self._pictures.append(shrunk)
+        return shrunk
+
+    def decoded(self, side: int) -> Image.Image:
+        """Returns the image upright, its longest side at least `side` pixels (or its own); decoded at the first call.
+
+        Later calls for at most that side get the same picture.
+        """
+        side = min(side, max(self.header.width, self.header.height))
+        if not self._pictures or max(self._pictures[0].size) < side:
+            self._pictures[:] = [self._decode(cost.target_of(self.header, side))]
+        return self._pictures[0]
+
+    def _open(self) -> io.BufferedReader:
+        try:
+            return open(self.path, "rb")
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+                raise MachineTrouble(f"{self.shown} cannot be opened now: {error.strerror}") from error
+            if error.errno in (errno.ENOENT, errno.ENOTDIR):
+                raise gone(self.shown) from error
+            raise Verdict("io", f"{self.shown} cannot be read: {error.strerror}") from error
+
+    def _read_header(self) -> Header:
+        try:
+            file_bytes = os.fstat(self._file.fileno()).st_size
+            head = self._file.read(formats.HEAD_BYTES)
+        except OSError as error:
+            raise Verdict("io", f"{self.shown} cannot be read: {error.strerror}") from error
+        name = os.path.basename(self.path)
+        headers.check_size(self.shown, file_bytes, self._limits)
+        kind = headers.identify(head, self.shown, name, file_bytes)
+        found = self._header_of(kind, file_bytes)
+        if (warning := headers.misnamed(name, kind)) is not None:
+            self._warn(warning)
+        headers.check(self.shown, found, self._limits)
+        return found
+
+    def _header_of(self, kind: formats.Format, file_bytes: int) -> Header:
+        refusal = ""
+        if kind.pillow:
+            try:
+                self._file.seek(0)
+                found, self._image = headers.read_with_pillow(self._file, kind, file_bytes)
+                return found
+            except CannotDecode as error:
+                self._readable(error)
+                refusal = str(error)
+        if kind.vips:
+            try:
+                found = with_vips.read_header(self._file.fileno(), kind, file_bytes)
+                if refusal:
+                    self._warn(f"Pillow refused it ({refusal}); read with libvips")
+                return found
+            except CannotDecode as error:
+                refusal = refusal or str(error)
+        raise Verdict("corrupt", f"{self.shown} is a broken {kind.name.upper()}: {refusal}")
+
+    def _decode(self, target: tuple[int, int]) -> Image.Image:
+        self.decodes += 1
+        first = cost.choose(self.header, target)
+        try:
+            decoded = self._decode_with(first, target, lenient=False)
+        except CannotDecode as error:
+            self._readable(error)
+            decoded = self._decode_again(first, target, str(error))
+        rotated_by_codec = self.header.format in (formats.HEIF, formats.SVG)
+        return decoded if rotated_by_codec else with_pillow.upright(decoded, self.header.orientation)
+
+    def _decode_again(self, first: cost.Engine, target: tuple[int, int], refusal: str) -> Image.Image:
+        """The ways left when the chosen decoder refused: what there is of a cut file, then the other decoder."""
+        names = {"pillow": "Pillow", "vips": "libvips"}
+        kind = self.header.format
+        broken = Verdict("corrupt", f"{self.shown} is a broken {kind.name.upper()}: {refusal}")
+        with open(self.path, "rb") as file:
+            cut = headers.looks_cut(file, kind, self.header.file_bytes)
+        if cut:
+            told = f"the file ends too early, at {self.header.file_bytes:,} bytes"
+            if self._strict:
+                raise Verdict("corrupt", f"{self.shown} is truncated: {told} ({refusal})")
+        other: cost.Engine = "pillow" if first == "vips" else "vips"
+        engines = [first, other] if cut else [other]
+        for engine in engines:
+            if not (kind.pillow if engine == "pillow" else kind.vips) or not self._fits(engine, target):
+                continue
+            try:
+                decoded = self._decode_with(engine, target, lenient=cut)
+            except CannotDecode:
+                continue
+            self._warn(
+                f"truncated: {told}" if cut else f"{names[first]} refused it ({refusal}); decoded with {names[engine]}"
+            )
+            return decoded
+        raise broken
+
+    def _fits(self, engine: cost.Engine, target: tuple[int, int]) -> bool:
+        """Whether the other decoder may be tried. Raises Deferred when it only needs more memory than was granted."""
+        if engine == "pillow" and self.header.pixels > self._limits.pixels_whole:
+            return False
+        needs = cost.decode_bytes(self.header, target, engine)
+        if needs > self._memory_bytes:
+            raise Deferred(needs)
+        return True
+
+    def _decode_with(self, engine: cost.Engine, target: tuple[int, int], *, lenient: bool) -> Image.Image:
+        if engine == "vips":
+            return with_vips.decode(self._file.fileno(), self.header, target, lenient=lenient)
+        if self._image is None or self._file.closed or self.decodes > 1 or lenient:
+            self._reopen()
+        assert self._image is not None
+        return with_pillow.decode(self._image, self.header, target, lenient=lenient)
+
+    def _reopen(self) -> None:
+        """A decoder that failed, or shares the descriptor, leaves the file's position anywhere: begin afresh."""
+        if self._image is not None:
+            self._image.close()
+        self._file.close()
+        self._file = self._open()
+        try:
+            _, self._image = headers.read_with_pillow(self._file, self.header.format, self.header.file_bytes)
+        except CannotDecode as error:
+            raise CannotDecode(f"changed while it was read: {error}") from error
+
+    def _readable(self, error: CannotDecode) -> None:
+        """Raises what is not the image's fault, or is no fault of its contents."""
+        cause = error.__cause__
+        number = cause.errno if isinstance(cause, OSError) else None
+        if number in (errno.ENOMEM, errno.EMFILE, errno.ENFILE):
+            raise MachineTrouble(f"{self.shown} cannot be decoded now: {os.strerror(number)}") from error
+        if number in (errno.EIO, errno.EACCES, errno.ESTALE, errno.ENXIO):
+            raise Verdict("io", f"{self.shown} cannot be read: {os.strerror(number)}") from error
+
+
+def gone(shown: str) -> Verdict:
+    """Returns the verdict on a file that is not there any more."""
+    return Verdict("io", f"{shown} no longer exists (it was there when it was submitted)")
