@@ -51,9 +51,7 @@ class CleanupRegistry:
         """
         entries = self._entries[moment]
         if len(entries) >= MAX_TASKS:
-            raise ValueError(
-                f"{name}: there are {MAX_TASKS} tasks at the end of a {moment.value} already; add once=True"
-            )
+            raise ValueError(f"{name}: {MAX_TASKS} tasks wait for the end of one {moment.value} already; add once=True")
         self._number += 1
         entries.append(_Entry(priority, self._number, name, task, once))
         entries.sort()

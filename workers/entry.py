@@ -40,7 +40,6 @@ def main(start: WorkerStart) -> None:
         temp_directory=start.temp_directory,
         limits=start.limits,
         peak=peak,
-        cleanup=cleanup,
     )
     status = _serve(start, stop, memory, context, recorder, cleanup)
     if status:

@@ -188,6 +188,7 @@ class WorkerLoop:
         except GalleryError as error:
             self._report(grant.lease, [_not_ours(granted, error) for granted in items], [], finished=True)
             return
+        self._recorder.recipe(recipe.version)
         out = None if grant.out is None else from_token(grant.out)
         perform_one, start = self._perform, self._start
         done: list[ItemReport] = []

@@ -44,8 +44,7 @@ def prepare() -> None:
             pass
     except BaseException as error:  # SystemExit of a third party's module too: no reason may be lost
         reason = "".join(traceback.format_exception_only(error)).strip()
-        with open(plan.report_path, "w", encoding="utf-8", errors="backslashreplace") as report:
-            report.write(f"{reason} ({_place(error)})")
+        _replace(plan.report_path, f"{reason} ({_place(error)})")
         os._exit(FAILED)
 
 
@@ -53,7 +52,7 @@ def _prepare(plan: TemplatePlan) -> None:
     os.setsid()  # Ctrl-C, Ctrl-Z and the terminal's end reach the supervisor alone
     signal.pthread_sigmask(signal.SIG_SETMASK, [])  # a thread that blocks signals may have started us
     limits.die_with(plan.supervisor_pid)
-    limits.be_called("gallery-templat")
+    limits.be_called("gallery-template")
     os.dup2(2, 1)  # standard output is the command line's: what a library prints goes to the log
     _leave_environment()
     gc.disable()
@@ -67,6 +66,13 @@ def _prepare(plan: TemplatePlan) -> None:
     gc.collect()
     gc.freeze()
     gc.enable()
+
+
+def _replace(path: str, text: str) -> None:
+    """Writes beside and renames: a report that is empty for an instant would say that all is well."""
+    with open(f"{path}.new", "w", encoding="utf-8", errors="backslashreplace") as report:
+        report.write(text)
+    os.replace(f"{path}.new", path)
 
 
 def _leave_environment() -> None:

@@ -134,12 +134,21 @@ class WorkerProcess:
 class Processes:
     """The template, the death pipe and the life lock of one supervisor. One at a time in a process."""
 
-    def __init__(self, *, run_directory: str, plan: TemplatePlan, prepare_seconds: float = PREPARE_SECONDS) -> None:
-        """Makes the death pipe and the life lock in `run_directory`. Raises OSError when it cannot."""
+    def __init__(
+        self,
+        *,
+        run_directory: str,
+        plan: TemplatePlan,
+        entry: str = "workers.entry",
+        prepare_seconds: float = PREPARE_SECONDS,
+    ) -> None:
+        """Makes the death pipe and the life lock in `run_directory`. `entry` names the module whose `main` a
+        worker is. Raises OSError when it cannot."""
         self.death_pipe_path = os.path.join(run_directory, "death-pipe")
         self.life_lock_path = os.path.join(run_directory, "life-lock")
         self.template_pidfd: int | None = None
         self._plan = plan
+        self._entry = entry
         self._prepare_seconds = prepare_seconds
         self._environment = _Environment(plan)
         self._death_pipe = _make_death_pipe(self.death_pipe_path)
@@ -187,7 +196,7 @@ class Processes:
         template = self.template_pid
         assert template is not None
         told = msgspec.json.encode(msgspec.structs.replace(start, template_pid=template))
-        child = self._context.Process(target=enter, args=("workers.entry", told), name=f"worker-{start.slot}")
+        child = self._context.Process(target=enter, args=(self._entry, told), name=f"worker-{start.slot}")
         watchdog = threading.Timer(START_SECONDS, self._kill_template)
         watchdog.daemon = True
         watchdog.start()

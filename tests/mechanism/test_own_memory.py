@@ -1,0 +1,70 @@
+"""A worker's own figures against memory that is really taken."""
+
+import gc
+import mmap
+import sys
+
+import pytest
+
+from tests.mechanism.real_pool import wait_until
+from workers.memory import OwnMemory, PeakMeter
+
+MB = 1024 * 1024
+
+
+def spike(size_bytes: int) -> None:
+    """Touches memory that goes back to the system at once."""
+    with mmap.mmap(-1, size_bytes) as area:
+        for at in range(0, size_bytes, mmap.PAGESIZE):
+            area[at] = 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="VmHWM is Linux's")
+def test_peak_meter_sees_a_spike_that_is_over_and_forgets_it_on_reset() -> None:
+    peak, memory = PeakMeter(), OwnMemory()
+    assert peak.works
+    peak.reset()
+    before = memory.rss_bytes()
+    spike(64 * MB)
+    assert memory.rss_bytes() < before + 16 * MB, "it is over"
+    assert before + 60 * MB <= peak.read() <= before + 80 * MB
+    peak.reset()
+    assert peak.read() < before + 16 * MB
+    spike(16 * MB)
+    assert before + 12 * MB <= peak.read() <= before + 32 * MB
+
+
+def test_heap_counts_small_objects_and_large_ones() -> None:
+    now = 0.0
+
+    def clock() -> float:
+        nonlocal now
+        now += 1.0
+        return now
+
+    memory = OwnMemory(clock)
+    memory.read()
+    now += 1000.0  # the C library is asked again
+    before = memory.read()
+    large = bytearray(50 * MB)
+    now += 1000.0
+    with_large = memory.read()
+    assert 45 * MB < with_large.heap_bytes - before.heap_bytes < 60 * MB
+    small = [object() for _ in range(200_000)]
+    with_small = memory.read()
+    assert 5 * MB < with_small.heap_bytes - with_large.heap_bytes < 40 * MB
+    del small, large
+    gc.collect()
+    now += 1000.0
+    assert memory.read().heap_bytes < before.heap_bytes + 10 * MB
+
+
+def test_what_libvips_holds_is_told() -> None:
+    pyvips = pytest.importorskip("pyvips")
+    memory = OwnMemory()
+    before = memory.read().native_bytes
+    image = pyvips.Image.black(2000, 2000, bands=3).copy_memory()
+    assert 11 * MB < memory.read().native_bytes - before < 20 * MB
+    del image
+    memory.trim()
+    wait_until(lambda: memory.read().native_bytes < before + MB, "libvips' memory given back")
