@@ -43,6 +43,14 @@ DESCRIPTIONS = {
 HIDDEN = frozenset({"noop"})
 """For benchmarks: works on nothing and writes nothing."""
 
+VALUES_ONLY = frozenset({"probe", "phash", "noop"})
+"""Operations that write no file; any other one may."""
+
+
+def needs_output(recipe: Recipe) -> bool:
+    """Tells whether a recipe may write files, so that somebody must say where."""
+    return any(step.operation not in VALUES_ONLY for step in recipe.steps)
+
 
 def all_recipes(user: Mapping[str, Recipe]) -> dict[str, Recipe]:
     """Returns the built-in recipes and the user's."""
