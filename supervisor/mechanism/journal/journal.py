@@ -1,0 +1,286 @@
+"""The journal's thread: takes what waits, commits it as a group, tells the outcome; retries for ever.
+
+A command stays in memory until its commit succeeded. While the disk refuses, the thread says so once and
+tries again with growing pauses; a group that fails for another reason is taken apart, so that the command at
+fault is refused alone (or, where nobody waits for an answer, kept and told as a stall: dropping it would
+lose what was accepted).
+
+Settlements with outputs pass through the sync thread first; everything else comes here at once.
+"""
+
+import os
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Literal
+
+import msgspec
+
+from protocol.errors import MachineError
+from protocol.messages import AnyAnswer, Problem
+from supervisor.mechanism.journal import batches, items, queries, schema
+from supervisor.mechanism.journal.records import single
+from supervisor.mechanism.journal.stalls import FIRST_DELAY_SECONDS, Stalls, longer
+from supervisor.mechanism.journal.sync import SyncThread
+from supervisor.mechanism.journal.writer import JournalCommand, Queued, Writer, rows_of
+from supervisor.policy.commands import Query, SettleItems
+from supervisor.policy.events import AnyEvent, JournalRefused, Recovered
+from supervisor.policy.items import Item
+
+JOURNAL_FILE = "queue.db"
+COMMANDS_A_GROUP = 256
+ROWS_A_GROUP = 20_000
+"""A transaction stays some 50 ms long at most."""
+QUERIES_A_TURN = 8
+"""Readers wait for writers and writers for readers, neither for long."""
+PATIENCE_SECONDS = 10.0
+"""How long `close` waits for a disk that refuses."""
+
+
+class Answered(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to a Query, to be sent to the client."""
+
+    peer: bytes
+    answer: AnyAnswer
+
+
+class Journal:
+    """Keeps the queue on disk. `post` is called from the journal's threads with each event or answer and must be
+    thread safe; `clock` gives seconds since the epoch."""
+
+    def __init__(
+        self,
+        directory: str,
+        post: Callable[[AnyEvent | Answered], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._path = os.path.join(directory, JOURNAL_FILE)
+        self._post = post
+        self._clock = clock
+        self._stalls = Stalls(post)
+        self._sync = SyncThread(self._enqueue, self._stalls)
+        self._changed = threading.Condition()
+        self._commands: deque[Queued] = deque()
+        self._queries: deque[Query] = deque()
+        self._closing = False
+        self._patience_over = False
+        self._in_hand = 0
+        self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
+        self._connection: sqlite3.Connection | None = None
+        self._writer: Writer | None = None
+
+    @property
+    def backlog(self) -> int:
+        """Commands that wait or are being committed."""
+        return len(self._commands) + self._in_hand
+
+    def open(self) -> Recovered:
+        """Makes, migrates or refuses the file and reads the unfinished batches. Call it with the state directory
+        locked. Raises StateDirectoryUnusable with the reason and the way out."""
+        connection = schema.open_for_writing(self._path)
+        try:
+            clean = single(connection, "SELECT value FROM meta WHERE key = 'clean_stop'") != "0"
+            records = batches.unfinished(connection)
+            self._writer = Writer(connection)
+        except sqlite3.Error as error:
+            connection.close()
+            raise schema.unusable(self._path, error) from error
+        self._connection = connection
+        return Recovered(records=records, in_progress=[], clean=clean)
+
+    def recover_in_progress(self, item_ids: list[int]) -> list[Item]:
+        """After an unclean stop: counts one more against those of these items that are pending, and returns them
+        as they now stand. To be called between `open` and `start`."""
+        assert self._connection is not None
+        assert not self._thread.is_alive()
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            items.raise_unclean_stops(self._connection, item_ids)
+            self._connection.execute("COMMIT")
+            return items.read_items(self._connection, item_ids)
+        except sqlite3.Error as error:
+            raise schema.unusable(self._path, error) from error
+
+    def start(self) -> None:
+        """Starts the threads. From here on, only `close` makes it a clean stop."""
+        assert self._connection is not None
+        try:
+            _mark(self._connection, clean=False)
+        except sqlite3.Error as error:
+            raise schema.unusable(self._path, error) from error
+        self._thread.start()
+        self._sync.start()
+
+    def submit(self, command: JournalCommand | Query) -> None:
+        """Takes a command; never blocks. Its outcome is posted after the commit."""
+        if isinstance(command, SettleItems) and any(each.written for each in command.settlements):
+            self._sync.submit(command)
+        elif isinstance(command, Query):
+            with self._changed:
+                self._queries.append(command)
+                self._changed.notify()
+        else:
+            self._enqueue(command)
+
+    def close(self, patience_seconds: float = PATIENCE_SECONDS) -> None:
+        """Commits everything submitted, marks the stop as clean, joins the threads. Raises MachineError when the
+        disk refuses for longer than `patience_seconds`: what was acknowledged is safe, the rest is counted."""
+        if self._connection is None:
+            return
+        if self._thread.ident is None:
+            self._connection.close()
+            return
+        unsynced = self._sync.close(patience_seconds)
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join(patience_seconds)
+        with self._changed:
+            self._patience_over = True
+            self._changed.notify()
+        self._thread.join()
+        lost = unsynced + self.backlog
+        reason = "the disk refused them" if lost else self._finish()
+        self._connection.close()
+        self._connection = None
+        if reason is not None:
+            raise MachineError(
+                f"the journal {self._path} was closed with {lost} changes not committed ({reason}); "
+                "nothing acknowledged is lost, and what was not is done again after a restart: free some space first"
+            )
+
+    def _finish(self) -> str | None:
+        assert self._connection is not None
+        try:
+            _mark(self._connection, clean=True)
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        except sqlite3.Error as error:
+            return str(error)
+        return None
+
+    def _enqueue(self, command: JournalCommand) -> None:
+        with self._changed:
+            self._commands.append((command, self._clock()))
+            self._changed.notify()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._commands or self._queries or self._closing)
+                group = self._take_group()
+                asked = self._take_queries()
+            if not group and not asked:
+                return
+            if group and not self._commit(group):
+                return
+            for query in asked:
+                self._answer(query)
+
+    def _take_queries(self) -> list[Query]:
+        return [self._queries.popleft() for _ in range(min(QUERIES_A_TURN, len(self._queries)))]
+
+    def _take_group(self) -> list[Queued]:
+        group: list[Queued] = []
+        rows = 0
+        while self._commands and len(group) < COMMANDS_A_GROUP:
+            rows += rows_of(self._commands[0][0])
+            if group and rows > ROWS_A_GROUP:
+                break
+            group.append(self._commands.popleft())
+        self._in_hand = len(group)
+        return group
+
+    def _commit(self, group: list[Queued]) -> bool:
+        """Returns False when it gave up, because the journal is being closed and the disk still refuses."""
+        assert self._writer is not None
+        delay = FIRST_DELAY_SECONDS
+        while True:
+            try:
+                events = self._writer.execute(group)
+            except sqlite3.Error as error:
+                fault, ours = _reason(self._path, error), _is_ours(error)
+            except Exception as error:
+                fault, ours = f"{type(group[0][0]).__name__}: {error!r}", True
+            else:
+                self._in_hand -= len(group)
+                self._stalls.end("journal")
+                for event in events:
+                    self._post(event)
+                return True
+            if ours and len(group) > 1:
+                return all(self._commit([one]) for one in group)
+            if ours and self._refuse(group[0], fault):
+                return True
+            self._stalls.begin("journal", fault)
+            if not self._pause(delay):
+                return False
+            delay = longer(delay)
+
+    def _pause(self, seconds: float) -> bool:
+        """Waits, answering readers meanwhile; returns False when there is no time left to wait."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            with self._changed:
+                self._changed.wait_for(lambda: self._queries or self._patience_over, left)
+                if self._patience_over:
+                    return False
+                asked = self._take_queries()
+            for query in asked:
+                self._answer(query)
+        return True
+
+    def _refuse(self, queued: Queued, fault: str) -> bool:
+        command, _ = queued
+        peer, request_id = getattr(command, "peer", None), getattr(command, "request_id", None)
+        if peer is None or request_id is None:
+            return False
+        self._in_hand -= 1
+        self._post(
+            JournalRefused(
+                peer=peer,
+                request_id=request_id,
+                code="journal",
+                message=f"the journal cannot keep this: {fault}",
+                was_insert=type(command).__name__ == "InsertItems",
+            )
+        )
+        return True
+
+    def _answer(self, query: Query) -> None:
+        assert self._connection is not None
+        answer: AnyAnswer
+        try:
+            answer = queries.answer(self._connection, query.request, query.live)
+        except Exception as error:
+            # A reader never stops the writer: a damaged page or a value no decoder takes is this answer's trouble.
+            message = f"the journal {self._path} cannot answer {type(query.request).__name__}: {error!r}"
+            fault: Literal["machine", "ours"] = "machine" if isinstance(error, sqlite3.Error) else "ours"
+            answer = Problem(id=query.request.id, code="journal", fault=fault, message=message)
+        self._post(Answered(peer=query.peer, answer=answer))
+
+
+def _mark(connection: sqlite3.Connection, *, clean: bool) -> None:
+    connection.execute("INSERT OR REPLACE INTO meta(key, value) VALUES ('clean_stop', ?)", ("1" if clean else "0",))
+
+
+_FAULTS_OF_OURS = (
+    sqlite3.SQLITE_ERROR,
+    sqlite3.SQLITE_TOOBIG,
+    sqlite3.SQLITE_CONSTRAINT,
+    sqlite3.SQLITE_MISMATCH,
+    sqlite3.SQLITE_MISUSE,
+    sqlite3.SQLITE_RANGE,
+)
+
+
+def _is_ours(error: sqlite3.Error) -> bool:
+    """Tells whether the statement or its values are at fault, not the disk or the file."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is None or code & 0xFF in _FAULTS_OF_OURS
+
+
+def _reason(path: str, error: sqlite3.Error) -> str:
+    name = getattr(error, "sqlite_errorname", "")
+    return f"the journal {path} cannot commit: {error}{f' ({name})' if name else ''}"
