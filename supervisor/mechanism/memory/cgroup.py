@@ -107,8 +107,11 @@ class Cgroup:
 def open_cgroup(root: str = "/") -> Cgroup | None:
     """Our memory control group, or None where there is none that counts memory."""
     group = find_group("memory", root)
-    if group is None:
-        return None
+    return None if group is None else open_group(group)
+
+
+def open_group(group: Group) -> Cgroup | None:
+    """The given memory control group and those above it, or None where none of them counts memory."""
     levels: list[_Level] = []
     for directory in group.levels():
         # A group whose parent does not hand down the memory controller has no such files; the next one above
