@@ -60,8 +60,7 @@ class Restarts(msgspec.Struct):
         # The wait before its start does not count as life of the one that died.
         if self.early_deaths and now - self.early_deaths[-1] >= self.delay_seconds + settings.period_seconds:
             self.settled()
-        reach = settings.period_seconds + self.delay_seconds
-        recent = [at for at in self.early_deaths if now - at <= reach]
+        recent = [at for at in self.early_deaths if now - at <= settings.period_seconds]
         self.early_deaths = [*recent, now][-settings.burst :]
         if self.step == 0 and len(self.early_deaths) < settings.burst:
             return 0.0

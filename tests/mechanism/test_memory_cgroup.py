@@ -169,6 +169,17 @@ def test_a_mount_from_outside_our_namespace_is_searched_for_our_group(tree: Tree
     assert find_budget(None, 0, tree.root).bytes == 100 * MIB
 
 
+def test_of_two_mounts_the_one_that_shows_more_of_the_tree_counts(tree: Tree) -> None:
+    tree.write("proc/self/cgroup", "4:memory:/pod/us\n")
+    tree.write(
+        "proc/self/mountinfo",
+        "35 31 0:32 /pod /part rw - cgroup cgroup rw,memory\n36 31 0:32 / /whole rw - cgroup cgroup rw,memory\n",
+    )
+    tree.write("part/us/memory.usage_in_bytes", "1\n")
+    tree.write("whole/pod/us/memory.usage_in_bytes", "1\n")
+    assert find_group("memory", tree.root) == Group(1, f"{tree.root}/whole/pod/us", f"{tree.root}/whole")
+
+
 def test_a_mount_point_with_a_blank(tree: Tree) -> None:
     tree.write("proc/self/cgroup", "4:memory:/job\n")
     tree.write("proc/self/mountinfo", "35 31 0:32 / /my\\040groups rw - cgroup cgroup rw,memory\n")

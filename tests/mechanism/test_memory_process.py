@@ -92,7 +92,7 @@ def test_a_dead_process_has_no_memory(child: Child, root: str) -> None:
     memory.close()
 
 
-def test_swap_counts_as_used(tmp_path: Path) -> None:
+def test_swap_counts_as_used_and_the_shared_part_is_bounded(tmp_path: Path) -> None:
     page = os.sysconf("SC_PAGE_SIZE")
     for name in ("self", "77"):
         directory = tmp_path / "proc" / name
@@ -103,6 +103,12 @@ def test_swap_counts_as_used(tmp_path: Path) -> None:
     assert memory is not None
     assert memory.sample() == (500 * page, 100 * page)
     assert memory.sample(swap_in_use=True) == (500 * page + 300 * 1024, 100 * page)
+    rollup = "00-ff ---p 0 00:00 0 [rollup]\nRss: 2000 kB\nPss: 900 kB\nPrivate_Clean: 100 kB\nPrivate_Dirty: 300 kB\n"
+    (tmp_path / "proc" / "77" / "smaps_rollup").write_text(rollup)
+    assert memory.details() == (2000 * 1024, 900 * 1024, 400 * 1024, 0)
+    assert memory.sample() == (500 * page, 1600 * 1024)
+    (tmp_path / "proc" / "77" / "statm").write_text("1000 50 10 1 0 200 0\n")
+    assert memory.sample() == (50 * page, 50 * page), "never more shared than there is"
     (tmp_path / "proc" / "77" / "statm").write_text("0 0 0 0 0 0 0\n")
     assert memory.sample() is None
     memory.close()

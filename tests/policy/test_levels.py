@@ -54,6 +54,15 @@ def test_lingering_between_the_marks_does_not_keep_a_level_for_ever() -> None:
     assert at(state, 88, 11.0) == Level.WARNING
 
 
+def test_time_spent_at_a_level_is_not_time_spent_between_its_marks() -> None:
+    state = levels()
+    for now in range(20):
+        at(state, 91, float(now))
+    assert at(state, 88, 20.0) == Level.CRITICAL
+    assert at(state, 88, 29.0) == Level.CRITICAL
+    assert at(state, 88, 30.0) == Level.WARNING
+
+
 def test_a_limit_lowered_while_running_raises_the_level_at_once() -> None:
     state = levels()
     assert state.update(500 * MB, BUDGET, PLENTY, 0.0) == Level.NORMAL
