@@ -30,6 +30,8 @@ _OPEN = """SELECT b.number, b.next_chunk, b.open, b.state,
     (SELECT coalesce(max(id), 0) FROM items)
     FROM batches b WHERE b.batch = ?3"""
 
+_INSERT = "INSERT OR IGNORE INTO items(batch, root, stem) SELECT ?1, ?2, value FROM json_each(?3)"
+
 
 class _Open(NamedTuple):
     """A batch as an insert finds it; `root` is the number of the chunk's root, `new_root` where that is new;
@@ -103,14 +105,31 @@ def insert(connection: sqlite3.Connection, command: InsertItems) -> ItemsInserte
     return _insert_chunk(connection, batch, command)
 
 
+def insert_run(connection: sqlite3.Connection, run: list[InsertItems]) -> list[ItemsInserted | JournalRefused]:
+    """Adds chunks of one batch and one root that follow one another. New names in the order of their chunks, which
+    is what a first submission sends, are added by one statement; anything else chunk by chunk."""
+    first = run[0]
+    row = connection.execute(_OPEN, (first.root, first.prefix, first.batch)).fetchone() if len(run) > 1 else None
+    batch = _Open(*row) if row is not None else None
+    in_order = batch is not None and [command.chunk - batch.next_chunk for command in run] == list(range(len(run)))
+    if batch is None or not in_order or not batch.open or batch.state in ("finished", "cancelled"):
+        return [insert(connection, command) for command in run]
+    stems = stems_of(first.prefix, [name for command in run for name in command.names])
+    root = batch.root if batch.root is not None else batch.new_root
+    added = connection.execute(_INSERT, (batch.number, root, orjson.dumps(stems).decode())).rowcount
+    if added < len(stems):
+        connection.execute("DELETE FROM items WHERE id > ?", (batch.last_id,))
+        return [insert(connection, command) for command in run]
+    if batch.root is None:
+        _add_root(connection, batch, first)
+    _advance(connection, batch.number, added, run[-1].chunk)
+    return [_inserted(command, root, added=len(command.names)) for command in run]
+
+
 def _insert_chunk(connection: sqlite3.Connection, batch: _Open, command: InsertItems) -> ItemsInserted | JournalRefused:
     root = batch.root if batch.root is not None else batch.new_root
     stems = orjson.dumps(stems_of(command.prefix, command.names)).decode()
-    cursor = connection.execute(
-        "INSERT OR IGNORE INTO items(batch, root, stem) SELECT ?1, ?2, value FROM json_each(?3)",
-        (batch.number, root, stems),
-    )
-    added = cursor.rowcount
+    added = connection.execute(_INSERT, (batch.number, root, stems)).rowcount
     if added < len(command.names):
         clash = _clash(connection, batch.number, root, command, stems)
         if clash is not None:
@@ -119,11 +138,14 @@ def _insert_chunk(connection: sqlite3.Connection, batch: _Open, command: InsertI
             return _refused(command, clash.code, str(clash))
     if batch.root is None:
         _add_root(connection, batch, command)
-    connection.execute(
-        "UPDATE batches SET items = items + ?, next_chunk = ? WHERE number = ?",
-        (added, command.chunk + 1, batch.number),
-    )
+    _advance(connection, batch.number, added, command.chunk)
     return _inserted(command, root, added=added)
+
+
+def _advance(connection: sqlite3.Connection, number: int, added: int, chunk: int) -> None:
+    connection.execute(
+        "UPDATE batches SET items = items + ?, next_chunk = ? WHERE number = ?", (added, chunk + 1, number)
+    )
 
 
 def stems_of(prefix: str, names: list[str]) -> list[str]:

@@ -1,7 +1,7 @@
 """One group of commands as one transaction, and what it is answered with.
 
-Settlements and charges that stand side by side become one statement; notes, which nothing waits for, one at
-the end. Every other command acts in its place, so that each sees what came before it.
+Chunks, settlements and charges that stand side by side become one statement each; notes, which nothing waits
+for, one at the end. Every other command acts in its place, so that each sees what came before it.
 """
 
 import contextlib
@@ -24,7 +24,6 @@ from supervisor.policy.commands import (
     SettleItems,
 )
 from supervisor.policy.events import AnyEvent, ItemsCommitted
-from supervisor.policy.items import Charge, Settlement
 
 JournalCommand = (
     CreateBatch
@@ -80,74 +79,69 @@ class Writer:
 
     def _run(self, group: Sequence[Queued]) -> list[AnyEvent]:
         events: list[AnyEvent] = []
-        settlements: list[Settlement] = []
-        charges: list[Charge] = []
         notes: list[tuple[Note, float]] = []
+        alike: list[JournalCommand] = []
         for command, at in group:
-            match command:
-                case Note():
-                    notes.append((command, at))
-                    continue
-                case SettleItems() if not charges:
-                    settlements += command.settlements
-                    continue
-                case ChargeItems() if not settlements:
-                    charges += command.charges
-                    continue
-            self._flush(settlements, charges, at, events)
-            match command:
-                case SettleItems():
-                    settlements = list(command.settlements)
-                case ChargeItems():
-                    charges = list(command.charges)
-                case _:
-                    events.append(self._act(command, at))
-        if group:
-            self._flush(settlements, charges, group[-1][1], events)
+            if isinstance(command, Note):
+                notes.append((command, at))
+                continue
+            if alike and not _go_together(alike[-1], command):
+                events += self._act(alike, at)
+                alike = []
+            alike.append(command)
+        if alike:
+            events += self._act(alike, group[-1][1])
         if notes:
             remembered.add_notes(self._connection, notes)
         return events
 
-    def _flush(self, settlements: list[Settlement], charges: list[Charge], at: float, events: list[AnyEvent]) -> None:
-        if settlements:
-            items.settle(self._connection, settlements, self._next_settled, at)
-            self._next_settled += len(settlements)
-            for start in range(0, len(settlements), SETTLEMENTS_AN_EVENT):
-                events.append(ItemsCommitted(settlements=settlements[start : start + SETTLEMENTS_AN_EVENT]))
-            settlements.clear()
-        if charges:
-            items.charge(self._connection, charges)
-            charges.clear()
-
-    def _act(
-        self,
-        command: CreateBatch
-        | InsertItems
-        | SealBatch
-        | FetchItems
-        | ChangeBatch
-        | CancelItems
-        | RetryItems
-        | ForgetQuarantine,
-        at: float,
-    ) -> AnyEvent:
+    def _act(self, alike: list[JournalCommand], at: float) -> list[AnyEvent]:
+        """`alike` is one command, or several that go together."""
         connection = self._connection
+        command = alike[0]
         match command:
             case InsertItems():
-                return batches.insert(connection, command)
+                return [*batches.insert_run(connection, [each for each in alike if isinstance(each, InsertItems)])]
+            case SettleItems():
+                return self._settle([each for each in alike if isinstance(each, SettleItems)], at)
+            case ChargeItems():
+                charged = [each for each in alike if isinstance(each, ChargeItems)]
+                items.charge(connection, [charge for each in charged for charge in each.charges])
+                return []
             case FetchItems():
-                return items.fetch(connection, command)
+                return [items.fetch(connection, command)]
             case CreateBatch():
-                return batches.create(connection, command)
+                return [batches.create(connection, command)]
             case SealBatch():
-                return batches.seal(connection, command)
+                return [batches.seal(connection, command)]
             case ChangeBatch():
-                return batches.change(connection, command)
+                return [batches.change(connection, command)]
             case CancelItems():
                 event, self._next_settled = items.cancel(connection, command, self._next_settled, at)
-                return event
+                return [event]
             case RetryItems():
-                return items.retry(connection, command)
+                return [items.retry(connection, command)]
             case ForgetQuarantine():
-                return items.forget(connection, command)
+                return [items.forget(connection, command)]
+            case Note():
+                remembered.add_notes(connection, [(command, at)])
+                return []
         assert_never(command)
+
+    def _settle(self, commands: list[SettleItems], at: float) -> list[AnyEvent]:
+        settlements = [settlement for command in commands for settlement in command.settlements]
+        items.settle(self._connection, settlements, self._next_settled, at)
+        self._next_settled += len(settlements)
+        return [
+            ItemsCommitted(settlements=settlements[start : start + SETTLEMENTS_AN_EVENT])
+            for start in range(0, len(settlements), SETTLEMENTS_AN_EVENT)
+        ]
+
+
+def _go_together(one: JournalCommand, other: JournalCommand) -> bool:
+    match one, other:
+        case (SettleItems(), SettleItems()) | (ChargeItems(), ChargeItems()):
+            return True
+        case InsertItems(), InsertItems():
+            return (one.batch, one.root, one.prefix) == (other.batch, other.root, other.prefix)
+    return False
