@@ -55,8 +55,8 @@ class StateDirectory:
         self.lock_path = os.path.join(self.path, "lock")
         self.endpoint_path = os.path.join(self.path, "endpoint.json")
         self.token_path = os.path.join(self.path, "token")
-        self.run_path = os.path.join(self.path, "run")
-        self.temp_path = os.path.join(self.path, "temp")
+        self.run_directory = os.path.join(self.path, "run")
+        self.temp_directory = os.path.join(self.path, "temp")
         self._mounts = mounts
         self._lock: int | None = None
         self._token = ""
@@ -68,7 +68,7 @@ class StateDirectory:
             return
         self._refuse_network()
         try:
-            for directory in (self.path, self.run_path, self.temp_path):
+            for directory in (self.path, self.run_directory, self.temp_directory):
                 _make_private(directory)
             lock = os.open(self.lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
@@ -91,8 +91,8 @@ class StateDirectory:
         """Gives the directory back: takes the address away, then the lock. Harmless when not held."""
         if self._lock is None:
             return
-        for path, drop in ((self.endpoint_path, os.unlink), (self._fallback(), os.rmdir)):
-            _quietly(drop, path)
+        self.remove_endpoint()
+        _quietly(os.rmdir, self._fallback())
         os.ftruncate(self._lock, 0)
         os.close(self._lock)
         self._lock = None
@@ -121,7 +121,7 @@ class StateDirectory:
     def socket_endpoint(self, name: str) -> str:
         """Returns the ipc endpoint for a socket, in run/ or, where its path would be too long, in a private
         directory below XDG_RUNTIME_DIR or the temp directory. Raises StateDirectoryUnusable."""
-        path = os.path.join(self.run_path, name)
+        path = os.path.join(self.run_directory, name)
         if len(os.fsencode(path)) > SOCKET_PATH_BYTES:
             directory = self._fallback()
             path = os.path.join(directory, name)
@@ -157,6 +157,10 @@ class StateDirectory:
             return None
         except OSError as error:
             raise _unusable(self.path, error) from error
+
+    def remove_endpoint(self) -> None:
+        """Says that no supervisor is reached here any more."""
+        _quietly(os.unlink, self.endpoint_path)
 
     def _fallback(self) -> str:
         base = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
