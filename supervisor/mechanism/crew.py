@@ -6,7 +6,7 @@ mailbox, so that every descriptor is registered by the loop's own thread.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 import msgspec
 
@@ -56,6 +56,8 @@ class Crew:
         self._recorder = RecorderReader(recorder_path, slots)
         self._finder = finder
         self._hands: dict[int, Hand] = {}
+        self._polled: set[int] | None = None
+        self._swapped_in: tuple[float, int] | None = None
         self._doomed: set[tuple[int, int]] = set()
         """Killed before they existed: the policy gave a start up while it was under way."""
         self._oom_seen = finder.oom_kills()
@@ -82,6 +84,7 @@ class Crew:
         """Takes a new process in."""
         hand = Hand(process=process, memory=open_process(process.pid), descriptor=process.fileno())
         self._hands[process.slot] = hand
+        self._polled = None
         if (process.slot, process.incarnation) in self._doomed:
             self._doomed.discard((process.slot, process.incarnation))
             hand.killed = True
@@ -114,20 +117,26 @@ class Crew:
 
     # ---- deaths ----------------------------------------------------------------------------------
 
-    def descriptors(self) -> list[int]:
-        """Returns what to poll: readable means dead."""
-        return [hand.descriptor for hand in self._hands.values() if hand.died_at is None]
+    def descriptors(self) -> set[int]:
+        """Returns what to poll: readable means dead. The template's is among them."""
+        if self._polled is None:
+            self._polled = {hand.descriptor for hand in self._hands.values() if hand.died_at is None}
+            if self._processes.template_pidfd is not None and self._template is not None:
+                self._polled.add(self._processes.template_pidfd)
+        return self._polled
 
     def dying(self) -> bool:
         """Tells whether somebody is dead whose status has not been told yet."""
         return any(hand.died_at is not None for hand in self._hands.values())
 
-    def exits(self, now: float) -> list[AnyEvent]:
-        """Returns who is gone, each once; one whose status is not told yet is waited for a little longer."""
+    def exits(self, ready: Container[object], now: float) -> list[AnyEvent]:
+        """Returns who is gone, each once; one whose status is not told yet is waited for a little longer. `ready`
+        holds the descriptors that the poll found readable."""
         events: list[AnyEvent] = []
+        self._polled = None
         for slot, hand in list(self._hands.items()):
             if hand.died_at is None:
-                if not hand.process.gone():
+                if hand.descriptor not in ready:
                     continue
                 hand.died_at = now
             code = hand.process.exit_code(0.0)
@@ -190,7 +199,18 @@ class Crew:
             cgroup_used_bytes=budget.cgroup_used_bytes,
             budget_bytes=budget.bytes,
             available_bytes=budget.available_bytes,
+            swap_in_bytes_per_second=self._swap_in(now) if swapping else 0.0,
         )
+
+    def _swap_in(self, now: float) -> float:
+        """Returns the machine's swap-in rate since the last look, in bytes per second."""
+        count = self._finder.machine.swapped_in_bytes()
+        if count is None:
+            return 0.0
+        before, self._swapped_in = self._swapped_in, (now, count)
+        if before is None or now <= before[0]:
+            return 0.0
+        return max(0, count - before[1]) / (now - before[0])
 
     def budget(self) -> Budget:
         """Returns the budget as it is now."""
@@ -228,6 +248,7 @@ class Crew:
             if memory is None:
                 return total
             self._template = (pid, memory)
+            self._polled = None
         template = self._template[1].sample(swapping)
         return total + (template.rss_bytes if template is not None else 0)
 
@@ -239,6 +260,7 @@ class Crew:
             return False
         self._template[1].close()
         self._template = None
+        self._polled = None
         return True
 
     def close(self) -> None:

@@ -59,6 +59,10 @@ class Hands:
         self.stopped: int | None = None
         self.turns = TurnTimes()
         self._sampled: list[AnyEvent] = []
+        self._crew_polled: set[int] = set()
+        self._poller = sockets.Poller()
+        for source in (router.frontend, router.backend, router.publisher, mailbox.fileno(), signals.fileno()):
+            self._poller.register(source, sockets.POLLIN)
 
     # ---- waiting ---------------------------------------------------------------------------------
 
@@ -67,12 +71,8 @@ class Hands:
         if self._sampled:
             sampled, self._sampled = self._sampled, []
             return sampled
-        poller = sockets.Poller()
-        for source in (self._router.frontend, self._router.backend, self._router.publisher):
-            poller.register(source, sockets.POLLIN)
-        for descriptor in (self._mailbox.fileno(), self._signals.fileno(), *self._crew.descriptors()):
-            poller.register(descriptor, sockets.POLLIN)
-        ready = dict(poller.poll(self._timeout_milliseconds(until)))
+        self._poll_crew()
+        ready = dict(self._poller.poll(self._timeout_milliseconds(until)))
         self.turns.begin()
         events: list[AnyEvent] = []
         if self._router.backend in ready:
@@ -81,14 +81,26 @@ class Hands:
             events += self._letters()
         if self._signals.fileno() in ready:
             events += self._signals.take()
-        events += self._crew.exits(time.monotonic())
+        if self._crew.dying() or not self._crew_polled.isdisjoint(ready):
+            events += self._crew.exits(ready, time.monotonic())
+            if self._crew.template_gone():
+                events.append(TemplateDied(reason="it was killed or crashed"))
         if self._router.frontend in ready:
             events += self._router.requests()
         if self._router.publisher in ready:
             self._router.subscriptions()
-        if self._crew.template_gone():
-            events.append(TemplateDied(reason="it was killed or crashed"))
         return events or [Tick()]
+
+    def _poll_crew(self) -> None:
+        """Keeps the poller in step with who lives."""
+        wanted = self._crew.descriptors()
+        if wanted == self._crew_polled:
+            return
+        for descriptor in self._crew_polled - wanted:
+            self._poller.unregister(descriptor)
+        for descriptor in wanted - self._crew_polled:
+            self._poller.register(descriptor, sockets.POLLIN)
+        self._crew_polled = wanted
 
     def _timeout_milliseconds(self, until: float | None) -> int | None:
         if until is None:

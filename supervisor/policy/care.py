@@ -60,6 +60,7 @@ def _take_in_whole(state: PoolState, event: Sampled, now: float) -> None:
     state.own_bytes = event.own_bytes + strangers_bytes(event.own_bytes, parts, event.cgroup_used_bytes)
     state.budget_bytes = event.budget_bytes
     state.available_bytes = event.available_bytes
+    state.swap_in_bytes_per_second = event.swap_in_bytes_per_second
     state.sampled_at = now
     for lease in state.leases.values():
         batch = state.queue.batches[lease.batch]
@@ -118,8 +119,6 @@ def _care_for(state: PoolState, slot: Slot, worker: Worker, sample: WorkerSample
         case Action.RECYCLE:
             return recycle(state, slot, now, "memory", verdict.reason, _figures(verdict))
         case Action.KILL:
-            if any(other.worker is not None and other.worker.state == "KILLING" for other in state.slots):
-                return []
             note = Note(
                 kind="hard_limit",
                 slot=slot.index,
@@ -202,7 +201,9 @@ def _shrink(state: PoolState, slot: Slot, reason: str, now: float) -> list[Comma
 
 def _care_for_whole(state: PoolState, now: float) -> list[Command]:
     before = state.level
-    state.level = state.levels.update(state.used_bytes, state.budget_bytes, state.available_bytes, now)
+    state.level = state.levels.update(
+        state.used_bytes, state.budget_bytes, state.available_bytes, now, state.swap_in_bytes_per_second
+    )
     commands: list[Command] = []
     if state.level != before:
         commands.append(
@@ -234,7 +235,8 @@ def _victim(state: PoolState, now: float) -> list[Command]:
             sampled_at=slot.worker.sampled_at or 0.0,
             baseline_bytes=slot.worker.baseline_bytes,
             items_settled=slot.worker.items_done,
-            leaving=slot.worker.state in ("STOPPING", "KILLING"),
+            leaving=slot.worker.state in ("DRAINING", "STOPPING"),
+            dying=slot.worker.state == "KILLING",
         )
         for slot in state.slots
         if slot.worker is not None and slot.worker.state != "STARTING"

@@ -96,11 +96,13 @@ class Sampled(Event, frozen=True, kw_only=True):
 
     workers: list[WorkerSample]
     own_bytes: int
-    """Private memory of the supervisor plus the template."""
+    """The template's whole memory plus the private part of the supervisor's: shared pages count once."""
     cgroup_used_bytes: int | None
     budget_bytes: int
     available_bytes: int
     """Free memory of the machine (MemAvailable)."""
+    swap_in_bytes_per_second: float = 0.0
+    """What the machine reads back from swap."""
 
 
 # ---- clients -------------------------------------------------------------------------------------

@@ -115,6 +115,7 @@ class PoolState:
         self.own_bytes = 0
         self.used_bytes = 0
         self.available_bytes = 0
+        self.swap_in_bytes_per_second = 0.0
         self.sampled_at: float | None = None
         self.sample_at: float = now
         self.paused: str | None = None
