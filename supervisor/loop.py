@@ -116,7 +116,7 @@ def _open(config: Config, closing: contextlib.ExitStack) -> tuple[Hands, Pool, S
         mailbox=mailbox,
         signals=signals,
         log=log,
-        temp_root=state.temp_path,
+        temp_root=state.temp_directory,
         state_token=state.token,
     )
     for command in pool.handle(recovered, now):
@@ -129,7 +129,7 @@ def _open(config: Config, closing: contextlib.ExitStack) -> tuple[Hands, Pool, S
 
 def _recover(config: Config, state: StateDirectory, journal: Journal, log: Log) -> Recovered:
     """Reads what the run before left: unfinished batches, images in progress, unfinished outputs."""
-    if not wait_for_orphans(os.path.join(state.run_path, "life-lock"), ORPHAN_WAIT_SECONDS):
+    if not wait_for_orphans(os.path.join(state.run_directory, "life-lock"), ORPHAN_WAIT_SECONDS):
         log.line(
             f"workers of an earlier supervisor still live after {ORPHAN_WAIT_SECONDS:.0f} s (they hang in the "
             "kernel, on a dead disk or network share?); going on without them"
@@ -145,7 +145,7 @@ def _recover(config: Config, state: StateDirectory, journal: Journal, log: Log) 
         recorder.close()
     for record in records:
         remove_partial(record.partial, state.token)
-    empty_directory(state.temp_path)
+    empty_directory(state.temp_directory)
     if recovered.clean:
         return recovered
     in_progress = journal.recover_in_progress([record.item for record in records if record.item])
@@ -155,11 +155,11 @@ def _recover(config: Config, state: StateDirectory, journal: Journal, log: Log) 
 def _open_processes(config: Config, state: StateDirectory, chores: Chores) -> Processes:
     """Starts the template, in the chores thread: workers die with the thread that made their template."""
     processes = Processes(
-        run_directory=state.run_path,
+        run_directory=state.run_directory,
         plan=TemplatePlan(
             supervisor_pid=os.getpid(),
             recipes=list(config.recipes.values()),
-            report_path=os.path.join(state.run_path, "template-report"),
+            report_path=os.path.join(state.run_directory, "template-report"),
         ),
     )
     try:
@@ -179,7 +179,7 @@ def _describer(config: Config, state: StateDirectory, processes: Processes) -> C
             recorder_path=state.recorder_path,
             death_pipe_path=processes.death_pipe_path,
             life_lock_path=processes.life_lock_path,
-            temp_directory=worker_directory(state.temp_path, slot, incarnation),
+            temp_directory=worker_directory(state.temp_directory, slot, incarnation),
             state_token=state.token,
             template_pid=0,
             nice=config.nice,

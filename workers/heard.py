@@ -46,4 +46,6 @@ class Heard(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Takes a log record of a library."""
-        self.say(record.getMessage().removeprefix("VIPS: "))
+        message = record.getMessage().removeprefix("VIPS: ")
+        if not message.startswith("error in tile"):  # the sequel of a read that failed and was told already
+            self.say(message)

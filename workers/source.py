@@ -7,6 +7,7 @@ unless the item is strict.
 
 import errno
 import io
+import math
 import os
 from collections.abc import Callable
 
@@ -17,6 +18,7 @@ from workers.errors import CannotDecode, Deferred, MachineTrouble, Verdict
 from workers.images import cost, formats, with_pillow, with_vips
 from workers.images import header as headers
 from workers.images.header import Header
+from workers.images.hush import hushed
 
 
 class Source:
@@ -74,10 +76,12 @@ class Source:
 
         A picture twice as large is as good an origin as the whole. Not to be changed in place.
         """
-        for made in reversed(self._pictures):
+        for made in self._pictures:
             if made.size == (width, height):
                 return made
-        origin = self.decoded(max(self.header.width, self.header.height) if not self._pictures else 0)
+        wide, high = self.header.upright
+        scale = min(1.0, max((width - 1) / wide, (height - 1) / high))  # a pixel less: rounding is no reason to redo
+        origin = self.decoded(math.ceil(max(wide, high) * scale))
         for made in self._pictures:
             if made.width >= 2 * width and made.height >= 2 * height and made.width < origin.width:
                 origin = made
@@ -122,6 +126,8 @@ class Source:
 
     def _header_of(self, kind: formats.Format, file_bytes: int) -> Header:
         refusal = ""
+        if kind is formats.GIF:
+            headers.check_gif(self.shown, self._file, self._limits)
         if kind.pillow:
             try:
                 self._file.seek(0)
@@ -192,7 +198,10 @@ class Source:
         if self._image is None or self._file.closed or self.decodes > 1 or lenient:
             self._reopen()
         assert self._image is not None
-        return with_pillow.decode(self._image, self.header, target, lenient=lenient)
+        if self.header.format is not formats.TIFF:
+            return with_pillow.decode(self._image, self.header, target, lenient=lenient)
+        with hushed(self._warn):  # libtiff prints its complaints
+            return with_pillow.decode(self._image, self.header, target, lenient=lenient)
 
     def _reopen(self) -> None:
         """A decoder that failed, or shares the descriptor, leaves the file's position anywhere: begin afresh."""

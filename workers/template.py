@@ -88,8 +88,26 @@ def _import_all(plan: TemplatePlan) -> None:
     from workers.recipe import compile_recipe
 
     assert workers.entry.main is not None
-    for recipe in plan.recipes:
-        compile_recipe(recipe)
+    reads = {compile_recipe(recipe).reads for recipe in plan.recipes}
+    if reads & {"header", "pixels"}:
+        _import_decoders(pixels="pixels" in reads)
+
+
+def _import_decoders(*, pixels: bool) -> None:
+    """Imports what the libraries themselves would import at a worker's first image, once a worker."""
+    from PIL import Image
+
+    from workers.images.quiet import silence_libtiff
+
+    Image.init()
+    silence_libtiff()
+    if pixels:
+        import PIL.ImageCms
+
+        from workers.images import with_vips
+
+        assert PIL.ImageCms is not None
+        with_vips.library()
 
 
 def _thread_count() -> int:

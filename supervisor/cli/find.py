@@ -28,9 +28,9 @@ def endpoint_of(reading: Reading) -> str | None:
     it tells nothing."""
     named: str | None = reading.values["socket"]
     if named is None:
-        from supervisor.mechanism.state import read_endpoint
+        from supervisor.mechanism.state import StateDirectory
 
-        found = read_endpoint(reading.state_directory)
+        found = StateDirectory(reading.state_directory).read_endpoint()
         return None if found is None else found.frontend
     return f"ipc://{os.path.join(named, FRONTEND) if os.path.isdir(named) else named}"
 

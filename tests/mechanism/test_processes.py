@@ -57,6 +57,15 @@ def test_kill_is_seen_through_the_pidfd_with_its_signal(odd: RealPool) -> None:
     worker.kill()
 
 
+def test_kill_takes_what_the_worker_started_along(odd: RealPool) -> None:
+    marker = os.path.join(odd.directory, "marker")
+    worker = odd.start(endpoint=f"family:{marker}")
+    helper = os.pidfd_open(int(wait_for_file(marker)))
+    worker.kill()
+    assert ended(worker) and ended(helper)
+    os.close(helper)
+
+
 def test_terminate_ends_a_worker_that_waits(odd: RealPool) -> None:
     marker = os.path.join(odd.directory, "marker")
     worker = odd.start(endpoint=f"wait:{marker}")

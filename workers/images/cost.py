@@ -15,10 +15,13 @@ Engine = Literal["pillow", "vips"]
 
 SMALL_PIXELS: Final = 400_000
 """Below it Pillow is faster (libvips takes some 2 ms to build its pipeline); measured equal at 0.3 to 0.5 MP."""
-WEBP_STREAM_PIXELS: Final = 4_000_000
-"""Above it libvips: it lets the WebP decoder scale, Pillow holds the image twice at full size."""
+WEBP_STREAM_PIXELS: Final = 2_000_000
+"""Above it libvips: it lets the WebP decoder scale, Pillow holds the image four times at full size (measured 16
+bytes a pixel). Below it Pillow is a third faster."""
 _PILLOW_BYTES: Final = {"1": 1, "L": 1, "P": 1, "LA": 4, "PA": 4, "I;16": 2, "I;16B": 2, "I;16L": 2}
 _BASE_BYTES: Final = 2_000_000
+_SLACK: Final = 1.1
+"""Pillow's storage comes in blocks of 16 MB, and rows are padded."""
 _VIPS_BASE_BYTES: Final = 9_000_000
 """What libvips's first image in a process adds: its thread, its tables, its code paged in."""
 
@@ -57,33 +60,37 @@ def choose(header: Header, target: tuple[int, int]) -> Engine:
 def decode_bytes(header: Header, target: tuple[int, int], engine: Engine) -> int:
     """Returns the predicted peak of decoding `header` to `target` with `engine`, the result included."""
     result = target[0] * target[1] * 4
-    held = _held_by_decoder(header)
+    held = _held_by_decoder(header, engine)
     if engine == "vips":
-        return _VIPS_BASE_BYTES + held + _vips_bytes(header, target) + 2 * result + min(header.file_bytes, held or 0)
+        held += 1_000_000 + result if needs_colour(header) else 0
+        held += 3_000_000 if header.format is formats.SVG else 0
+        return _VIPS_BASE_BYTES + held + _vips_bytes(header, target) + 2 * result
     scale = draft_scale(header, target)
     pixels = header.pixels // scale**2
-    unpacked = pixels * _PILLOW_BYTES.get(header.mode, 4)
+    unpacked = int(pixels * _PILLOW_BYTES.get(header.mode, 4) * _SLACK)
     converted = 0 if header.mode in ("L", "RGB", "RGBA") and header.icc != "other" else pixels * 4
     reduced = pixels if pixels > 4 * target[0] * target[1] else target[0] * (header.height // scale) * 4
     return _BASE_BYTES + held + unpacked + converted + reduced + result
 
 
-def _held_by_decoder(header: Header) -> int:
+def _held_by_decoder(header: Header, engine: Engine) -> int:
     """What the codec itself keeps of the whole image, whoever calls it."""
-    if header.format is formats.JPEG and header.progressive:
-        return header.pixels * header.bands * 2  # one 16-bit coefficient a sample; subsampling makes it less
+    if header.format is formats.JPEG:
+        mapped = header.file_bytes if engine == "vips" else 0
+        # one 16-bit coefficient a sample; subsampling makes it less
+        return mapped + (header.pixels * header.bands * 2 if header.progressive else 0)
     if header.format is formats.PNG and header.progressive:
         return header.pixels * header.bands * (header.bits // 8 or 1)
     if header.format in (formats.AVIF, formats.HEIF):
         return header.pixels * 6  # YUV planes and the decoder's reference copies
     if header.format is formats.WEBP:
-        return header.pixels * 8
+        return header.pixels * 9 if engine == "pillow" else header.file_bytes + 6_000_000
     if header.format is formats.JPEG2000:
-        return header.pixels * header.bands * 4 + header.file_bytes  # 32 bits a sample
+        return header.pixels * header.bands * 4 + header.file_bytes + 2_000_000  # 32 bits a sample
     if header.format is formats.GIF:
         return header.pixels * 4
     if header.format is formats.ICO:
-        return header.pixels * 8
+        return header.pixels * 8 + 4_000_000
     return 0
 
 
@@ -93,6 +100,6 @@ def _vips_bytes(header: Header, target: tuple[int, int]) -> int:
     width, height = header.width // scale, header.height // scale
     shrink = max(1.0, height / target[1])
     sample = 2 if header.bits > 8 else 1
-    row = width * max(header.bands, 4 if header.mode == "P" else 3) * sample
+    row = width * max(header.bands, 4 if header.mode == "P" else 1) * sample
     rows = min(height, int(2 * 128 * shrink) + 256)
     return int(row * rows)

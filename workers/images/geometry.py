@@ -33,18 +33,23 @@ class Size(msgspec.Struct, frozen=True):
         """Returns the size in pixels of the thumbnail of an upright image of `width` x `height`."""
         if self.mark == "exact":
             return self.width or width, self.height or height
+        scale = self._scale(width, height)
+        return max(1, round(width * scale)), max(1, round(height * scale))
+
+    def scale_needed(self, width: int, height: int) -> float:
+        """Returns how much of the image's own size must be decoded (above 0, at most 1)."""
+        if self.mark == "exact":
+            wanted_width, wanted_height = self.fit(width, height)
+            return min(1.0, max(wanted_width / width, wanted_height / height))
+        return min(1.0, self._scale(width, height))
+
+    def _scale(self, width: int, height: int) -> float:
         scale = min(
             self.width / width if self.width else float("inf"),
             self.height / height if self.height else float("inf"),
         )
         scale = max(scale, 1.0) if self.mark == "up" else min(scale, 1.0)
-        scale = min(scale, MAX_SIDE / width, MAX_SIDE / height)
-        return max(1, round(width * scale)), max(1, round(height * scale))
-
-    def scale_needed(self, width: int, height: int) -> float:
-        """Returns how much of the image's own size must be decoded (above 0, at most 1)."""
-        wanted_width, wanted_height = self.fit(width, height)
-        return min(1.0, max(wanted_width / width, wanted_height / height))
+        return min(scale, MAX_SIDE / width, MAX_SIDE / height)
 
 
 def parse_size(text: int | str) -> Size:

@@ -47,6 +47,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     """Progressive JPEG, interlaced PNG: held whole while it is decoded."""
     icc: str = ""
     """"" (none), "srgb" (nothing to convert) or "other"."""
+    alpha: bool = False
     file_bytes: int = 0
 
     @property
@@ -107,6 +108,7 @@ def _header(image: Image.Image, kind: formats.Format, file: BinaryIO, file_bytes
         frames=_frames(image, kind, file, file_bytes),
         progressive=bool(told.get("progressive") or told.get("progression") or told.get("interlace")),
         icc=_icc(_bytes(told.get("icc_profile"))),
+        alpha=image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in told,
         file_bytes=file_bytes,
     )
 
@@ -233,6 +235,18 @@ def check(path: str, header: Header, limits: ImageLimits) -> None:
 def _whole(header: Header) -> str:
     progressive = {"jpeg": "a progressive JPEG", "png": "an interlaced PNG"}
     return progressive.get(header.format.name, header.format.name.upper())
+
+
+def check_gif(path: str, file: BinaryIO, limits: ImageLimits) -> None:
+    """Raises Verdict when the first frame of a GIF makes it too large: Pillow would make room while it opens it."""
+    file.seek(6)
+    width, height = unpack("<HH", file.read(4).ljust(4, b"\0"))
+    if next(iter(_gif_frames(file)), True) is None:
+        left, top, wide, high = unpack("<HHHH", file.read(8).ljust(8, b"\0"))
+        width, height = max(width, left + wide), max(height, top + high)
+    if width * height > limits.pixels_whole:
+        size = f"{width:,} x {height:,} = {width * height:,} pixels, and GIF must be held whole"
+        raise Verdict("too_many_pixels", f"{path} has {size}; the limit pixels_whole is {limits.pixels_whole:,}")
 
 
 def looks_cut(file: BinaryIO, kind: formats.Format, file_bytes: int) -> bool:

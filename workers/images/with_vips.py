@@ -1,5 +1,6 @@
 """Decoding with libvips: streams large images in little memory, and knows colours, 16 bits, SVG, HEIF.
 
+A JPEG with a gain map is read as the plain JPEG that it is: twice the memory buys nothing for a thumbnail.
 One thread beside ours (VIPS_CONCURRENCY=1): the pool is the parallelism. No operation cache: no image comes
 twice. Loaders that libvips calls untrusted stay blocked, except SVG's. Spill files go to TMPDIR.
 """
@@ -28,6 +29,7 @@ def library() -> Any:
     pyvips.block_untrusted_set(True)
     for loader in _ALLOWED_LOADERS:
         pyvips.operation_block_set(loader, False)
+    pyvips.operation_block_set("VipsForeignLoadUhdr", True)
     return pyvips
 
 
@@ -45,6 +47,7 @@ def read_header(descriptor: int, kind: formats.Format, file_bytes: int) -> Heade
             bits={"uchar": 8, "ushort": 16, "short": 16}.get(image.format, 32),
             frames=image.get("n-pages") if image.get_typeof("n-pages") else 1,
             icc="other" if image.get_typeof("icc-profile-data") else "",
+            alpha=bool(image.hasalpha()),
             file_bytes=file_bytes,
         )
     except vips.Error as error:

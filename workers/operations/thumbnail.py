@@ -5,6 +5,7 @@ image was. Each rung is made from the next larger one that is at least twice its
 """
 
 import io
+import math
 from typing import Any, Literal
 
 from PIL import Image
@@ -14,9 +15,13 @@ from workers.images.header import Header
 from workers.operations import Operation, Parameters, Work
 
 _EXTENSIONS = {"webp": "webp", "jpeg": "jpg", "png": "png"}
-_ENCODER_BYTES_A_PIXEL = {"webp": 9, "jpeg": 5, "png": 6}
+_ENCODER_BYTES_A_PIXEL = {"webp": 11, "jpeg": 5, "png": 6}
 """Measured beside the picture at 2,048 pixels and more; what is constant is in _ENCODER_BYTES."""
-_ENCODER_BYTES = 4_000_000
+_ENCODER_BYTES = 6_000_000
+_ROUNDING = 1e-6
+"""So that 1,000 x 0.256 asks for 256 pixels, not for 257: one too many would be a resize for nothing."""
+_ALPHA_BYTES_A_PIXEL = 14
+"""WebP keeps transparency in a lossless picture of its own, beside which the colours are cheap."""
 
 
 class Thumbnail(Parameters, frozen=True, kw_only=True):
@@ -48,12 +53,15 @@ def _writes(parameters: Thumbnail) -> list[str]:
 
 def _side(header: Header, parameters: Thumbnail) -> int:
     upright = header.upright
-    return max(-(-max(upright) * size.scale_needed(*upright) // 1) for size in _sizes(parameters)).__int__()
+    scale = max(size.scale_needed(*upright) for size in _sizes(parameters))
+    return math.ceil(max(upright) * scale - _ROUNDING)
 
 
 def _beside(header: Header, parameters: Thumbnail) -> int:
     pixels = sorted((w * h for w, h in (size.fit(*header.upright) for size in _sizes(parameters))), reverse=True)
-    return pixels[0] * _ENCODER_BYTES_A_PIXEL[parameters.format] + sum(pixels) * 4 + _ENCODER_BYTES
+    alpha = pixels[0] * _ALPHA_BYTES_A_PIXEL + min(10_000_000, pixels[0] * 40) if header.alpha else 0
+    encoder = pixels[0] * _ENCODER_BYTES_A_PIXEL[parameters.format] + _ENCODER_BYTES
+    return encoder + sum(pixels) * 4 + (alpha if parameters.format == "webp" else 0)
 
 
 def _run(work: Work, parameters: Thumbnail) -> None:
