@@ -235,7 +235,7 @@ def default_file(environ: Mapping[str, str] | None = None) -> str:
 def socket_directory(state_directory: str, environ: Mapping[str, str] | None = None) -> str:
     """Returns where the sockets of a state directory are: in it, or where its path is too long for a Unix socket
     (or not UTF-8), in a short directory of this user named after it."""
-    own = os.path.join(state_directory, "sockets")
+    own = os.path.join(state_directory, "run")
     raw = os.fsencode(own)
     if len(raw) + 1 + len(FRONTEND) <= MAX_IPC_PATH_BYTES and _is_utf8(raw):
         return own

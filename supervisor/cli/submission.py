@@ -10,7 +10,7 @@ import msgspec
 from protocol.client import Client, OpenedBatch
 from protocol.errors import GalleryError, OutputClash, Refused, UsageError
 from protocol.messages import BatchClosed, Recipe, Welcome
-from protocol.paths import to_token
+from protocol.paths import from_token, to_token
 from supervisor.cli.naming import Directory, Files, Listing, Source, absolute, may_clash
 from supervisor.cli.output import say
 from supervisor.cli.sources import check_output, listed_names, read_sources
@@ -129,7 +129,7 @@ class _Filler:
         self._job = job
         self._between = between
         inside = [job.out] if job.out is not None else []
-        inside.append(os.fsencode(welcome.state_directory))
+        inside.append(from_token(welcome.state_directory))
         self._skip = frozenset(os.path.realpath(path) for path in inside)
 
     def fill(self) -> BatchClosed:

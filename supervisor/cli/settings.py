@@ -1,0 +1,106 @@
+"""`config show|check` and `recipes`."""
+
+import argparse
+
+import msgspec
+
+from protocol.errors import GalleryError
+from supervisor.cli.find import endpoint_of
+from supervisor.cli.options import Verb, flags_of
+from supervisor.cli.output import print_json, say, table
+from supervisor.config import SETTINGS, Reading, default_file, read, socket_directory
+from supervisor.recipes import BUILT_IN, DESCRIPTIONS, HIDDEN, all_recipes
+from supervisor.values import show_duration, show_size
+
+_ALL = frozenset(setting.name for setting in SETTINGS)
+
+
+def _configure_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", choices=("show", "check"), help="show: values and sources; check: all faults at once")
+
+
+def _config(arguments: argparse.Namespace) -> int:
+    reading = read(flags_of(arguments))
+    return _check(arguments, reading) if arguments.what == "check" else _show(arguments, reading)
+
+
+def _check(arguments: argparse.Namespace, reading: Reading) -> int:
+    try:
+        reading.config(usable_cores=1)
+    except GalleryError:
+        pass  # its sentence is the list of faults, which is told below
+    file = reading.file or f"{default_file()} (not there)"
+    if arguments.json:
+        print_json({"file": reading.file, "faults": reading.faults})
+    for fault in reading.faults:
+        say(fault)
+    say(f"settings file: {file}; {len(reading.faults) or 'no'} faults")
+    return 2 if reading.faults else 0
+
+
+def _show(arguments: argparse.Namespace, reading: Reading) -> int:
+    reading.raise_faults()
+    values = {**reading.values, "state": reading.state_directory}
+    values["socket"] = values["socket"] or socket_directory(values["state"])
+    if values["workers"] is None:
+        from supervisor.mechanism.memory import usable_cores
+
+        values["workers"] = usable_cores()
+    shown = [setting for setting in SETTINGS if not setting.hidden]
+    if arguments.json:
+        settings = {s.key_path: {"value": values[s.name], "source": reading.sources[s.name]} for s in shown}
+        print_json({"file": reading.file, "settings": settings})
+        return 0
+    rows = [(s.key_path, _text(s.kind, values[s.name]), reading.sources[s.name], s.variable) for s in shown]
+    print(table(("KEY", "VALUE", "FROM", "VARIABLE"), rows))
+    say(f"settings file: {reading.file or default_file() + ' (not there)'}")
+    return 0
+
+
+def _text(kind: str, value: object) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if kind == "size" and isinstance(value, int | float):
+        return show_size(value)
+    if kind == "duration" and isinstance(value, int | float):
+        return show_duration(value)
+    return str(value)
+
+
+def _configure_recipes(parser: argparse.ArgumentParser) -> None:
+    """`recipes` has no arguments of its own."""
+
+
+def _recipes(arguments: argparse.Namespace) -> int:
+    """Lists those of the supervisor that runs; where none does, those a start would have."""
+    from protocol.client import Client
+    from protocol.sockets import is_listening
+
+    reading = read(flags_of(arguments))
+    endpoint = endpoint_of(reading)
+    if endpoint is not None and is_listening(endpoint):
+        with Client(endpoint) as client:
+            found = {recipe.name: recipe for recipe in client.hello().recipes}
+    else:
+        reading.raise_faults()
+        found = all_recipes(reading.user_recipes)
+    listed = [recipe for name, recipe in found.items() if name not in HIDDEN]
+    if arguments.json:
+        print_json([msgspec.to_builtins(recipe) for recipe in listed])
+        return 0
+    rows = []
+    for recipe in listed:
+        steps = ", ".join(step.operation for step in recipe.steps)
+        rows.append(
+            (recipe.name, "built in" if recipe.name in BUILT_IN else "yours", DESCRIPTIONS.get(recipe.name, steps))
+        )
+    print(table(("RECIPE", "", "WHAT IT DOES"), rows))
+    return 0
+
+
+VERBS = {
+    "config": Verb(_configure_config, _config, _ALL, examples="  supervisor config show --json"),
+    "recipes": Verb(_configure_recipes, _recipes),
+}

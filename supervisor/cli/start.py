@@ -1,0 +1,101 @@
+"""`start`: a supervisor in the foreground, and the one screen that tells what it chose and why."""
+
+import argparse
+import os
+import stat
+
+from protocol.errors import StateDirectoryUnusable
+from supervisor import __version__
+from supervisor.cli.options import Verb, flags_of
+from supervisor.cli.output import path_fields, print_json, say
+from supervisor.config import SETTINGS, Config, Reading, StartSummary, read
+from supervisor.values import show_duration, show_size
+
+START_SETTINGS = frozenset(setting.name for setting in SETTINGS) - {"recipe"}
+_EXAMPLES = """  supervisor start --workers 4 --memory 2G
+  SUPERVISOR_MEMORY=512M supervisor start --state /var/lib/gallery-supervisor"""
+
+
+def _configure(parser: argparse.ArgumentParser) -> None:
+    """All it takes are settings."""
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    reading = read(flags_of(arguments), START_SETTINGS)
+    from supervisor.mechanism.memory import usable_cores
+
+    config = reading.config(usable_cores())
+    if not config.socket_directory.startswith(config.state_directory + "/"):  # that one is private as a whole
+        _make_private(config.socket_directory)
+
+    def announce(summary: StartSummary) -> None:
+        for line in describe(config, reading, summary):
+            say(line)
+        if arguments.json:
+            print_json(_row(config, summary))
+
+    from supervisor.loop import run  # everything the loop needs, only here
+
+    return run(config, announce)
+
+
+def describe(config: Config, reading: Reading, summary: StartSummary) -> list[str]:
+    """Returns the lines of the start screen."""
+    chosen = "" if reading.sources["workers"] == "default" else f" ({reading.sources['workers']})"
+    lines = [
+        f"supervisor {__version__}, pid {summary.pid}",
+        f"  budget   {show_size(summary.budget_bytes)} ({summary.budget_source})",
+        f"  workers  {config.workers}{chosen or ' (the cores this process may use)'}, nice {config.nice}"
+        + (", idle I/O" if config.idle_io else ""),
+        f"  clients  {config.frontend_endpoint}",
+        f"  events   {config.events_endpoint}",
+        f"  state    {config.state_directory}",
+        f"  limits   {_limits(config)}",
+        f"  settings {reading.file or 'no supervisor.toml'}",
+    ]
+    return lines + [f"  note     {note}" for note in summary.notes]
+
+
+def _limits(config: Config) -> str:
+    limits = config.limits
+    return (
+        f"{show_duration(config.item_timeout_seconds)} an image, {limits.pixels_whole / 1e6:,.0f} megapixels "
+        f"({limits.pixels_streamed / 1e6:,.0f} where they stream), files of {show_size(limits.file_bytes)}, "
+        f"{config.queue_max_items:,} images in the queue"
+    )
+
+
+def _row(config: Config, summary: StartSummary) -> dict[str, object]:
+    from protocol.paths import to_token
+
+    return {
+        "version": __version__,
+        "pid": summary.pid,
+        "budget_bytes": summary.budget_bytes,
+        "budget_source": summary.budget_source,
+        "workers": config.workers,
+        "endpoint": config.frontend_endpoint,
+        "events_endpoint": config.events_endpoint,
+        **path_fields(to_token(config.state_directory), "state_directory"),
+        "notes": summary.notes,
+    }
+
+
+def _make_private(directory: str) -> None:
+    """Makes the directory of the sockets for this user alone: who can open a socket there can submit work.
+
+    Raises StateDirectoryUnusable where somebody else owns it or may write into it (it may be in a shared /tmp).
+    """
+    try:
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        found = os.lstat(directory)
+    except OSError as error:
+        raise StateDirectoryUnusable(f"the socket directory {directory} cannot be made: {error.strerror}") from error
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o022:
+        raise StateDirectoryUnusable(
+            f"the socket directory {directory} is not ours alone (owner {found.st_uid}, mode "
+            f"{stat.S_IMODE(found.st_mode):o}); name another one with --socket"
+        )
+
+
+VERBS = {"start": Verb(_configure, _run, START_SETTINGS, examples=_EXAMPLES)}
