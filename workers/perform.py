@@ -56,6 +56,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 class Recording(Protocol):
     """The part of the flight recorder (`protocol.recorder.Recorder`) that is used while an item runs."""
 
+    def stat(self, size_bytes: int, mtime_ns: int) -> None:
+        """Keeps what the image looked like before it was opened."""
+
     def step(self, number: int) -> None:
         """Names the step of the recipe that begins."""
 
@@ -149,6 +152,7 @@ def _run(recipe: CompiledRecipe, job: Job, context: Context, item: _Item) -> boo
     shown = paths.from_token(job.path_token).decode("utf-8", "replace")
     found = _state(job.path, shown)
     item.size_bytes, item.mtime_ns = found.st_size, found.st_mtime_ns
+    context.recorder.stat(found.st_size, found.st_mtime_ns)
     if job.shunned == (found.st_size, found.st_mtime_ns, recipe.version):
         return True
     if not stat.S_ISREG(found.st_mode):

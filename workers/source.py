@@ -18,7 +18,6 @@ from workers.errors import CannotDecode, Deferred, MachineTrouble, Verdict
 from workers.images import cost, formats, with_pillow, with_vips
 from workers.images import header as headers
 from workers.images.header import Header
-from workers.images.hush import hushed
 
 
 class Source:
@@ -198,10 +197,7 @@ class Source:
         if self._image is None or self._file.closed or self.decodes > 1 or lenient:
             self._reopen()
         assert self._image is not None
-        if self.header.format is not formats.TIFF:
-            return with_pillow.decode(self._image, self.header, target, lenient=lenient)
-        with hushed(self._warn):  # libtiff prints its complaints
-            return with_pillow.decode(self._image, self.header, target, lenient=lenient)
+        return with_pillow.decode(self._image, self.header, target, lenient=lenient)
 
     def _reopen(self) -> None:
         """A decoder that failed, or shares the descriptor, leaves the file's position anywhere: begin afresh."""

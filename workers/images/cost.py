@@ -22,7 +22,7 @@ _PILLOW_BYTES: Final = {"1": 1, "L": 1, "P": 1, "LA": 4, "PA": 4, "I;16": 2, "I;
 _BASE_BYTES: Final = 2_000_000
 _SLACK: Final = 1.1
 """Pillow's storage comes in blocks of 16 MB, and rows are padded."""
-_VIPS_BASE_BYTES: Final = 9_000_000
+_VIPS_BASE_BYTES: Final = 13_000_000
 """What libvips's first image in a process adds: its thread, its tables, its code paged in."""
 
 
@@ -50,8 +50,8 @@ def choose(header: Header, target: tuple[int, int]) -> Engine:
         return "pillow"
     if header.format is formats.AVIF:
         return "pillow"  # half of libvips's memory, and faster
-    if needs_colour(header) or header.bits > 8:
-        return "vips"
+    if needs_colour(header) or header.bits > 8 or header.format is formats.TIFF:
+        return "vips"  # Pillow loses bits or colours, and does not tell when a TIFF strip is damaged
     if header.format is formats.WEBP:
         return "vips" if header.pixels > WEBP_STREAM_PIXELS else "pillow"
     return "vips" if header.pixels // draft_scale(header, target) ** 2 > SMALL_PIXELS else "pillow"
@@ -60,7 +60,7 @@ def choose(header: Header, target: tuple[int, int]) -> Engine:
 def decode_bytes(header: Header, target: tuple[int, int], engine: Engine) -> int:
     """Returns the predicted peak of decoding `header` to `target` with `engine`, the result included."""
     result = target[0] * target[1] * 4
-    held = _held_by_decoder(header, engine)
+    held = _held_by_decoder(header, engine, target[0] * target[1])
     if engine == "vips":
         held += 1_000_000 + result if needs_colour(header) else 0
         held += 3_000_000 if header.format is formats.SVG else 0
@@ -73,8 +73,8 @@ def decode_bytes(header: Header, target: tuple[int, int], engine: Engine) -> int
     return _BASE_BYTES + held + unpacked + converted + reduced + result
 
 
-def _held_by_decoder(header: Header, engine: Engine) -> int:
-    """What the codec itself keeps of the whole image, whoever calls it."""
+def _held_by_decoder(header: Header, engine: Engine, pixels: int) -> int:
+    """What the codec itself keeps of the whole image, whoever calls it; `pixels` are those of the result."""
     if header.format is formats.JPEG:
         mapped = header.file_bytes if engine == "vips" else 0
         # one 16-bit coefficient a sample; subsampling makes it less
@@ -84,7 +84,7 @@ def _held_by_decoder(header: Header, engine: Engine) -> int:
     if header.format in (formats.AVIF, formats.HEIF):
         return header.pixels * 6  # YUV planes and the decoder's reference copies
     if header.format is formats.WEBP:
-        return header.pixels * 9 if engine == "pillow" else header.file_bytes + 6_000_000
+        return header.pixels * 9 if engine == "pillow" else header.file_bytes + min(header.pixels, 4 * pixels) * 4
     if header.format is formats.JPEG2000:
         return header.pixels * header.bands * 4 + header.file_bytes + 2_000_000  # 32 bits a sample
     if header.format is formats.GIF:
