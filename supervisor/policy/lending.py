@@ -28,6 +28,8 @@ LARGE_MARGIN = 1.1
 """A large item reserves a tenth more than predicted: the prior is right to within a few percent at best."""
 FRESH_ENOUGH_BYTES = 16 * 1024 * 1024
 """A worker holding more than this above its baseline is replaced (15 ms) before a large item, not trimmed."""
+WORTH_REPLACING_BYTES = 1024 * 1024
+"""An idle neighbour holding more than this above its baseline is replaced where a large item lacks the room."""
 
 
 def lend(state: PoolState, now: float) -> list[Command]:
@@ -103,31 +105,36 @@ def _offer_large(state: PoolState, slot: Slot, batch: Batch, now: float) -> list
         )
     others_idle = not state.busy_elsewhere(slot)
     for item in list(batch.special):
-        alone = item.memory_charges > 0
         wanted = int(item.needs_bytes * LARGE_MARGIN)
-        if (alone and not others_idle) or (not others_idle and wanted > free):
+        if not others_idle and (item.memory_charges or wanted > free):
             continue
-        if others_idle and item.needs_bytes > free:
-            fat = _fattest_idle(state, slot)
-            if fat is not None:
-                return recycle(
-                    state, fat, now, "large_image", "a large image is next and needs the memory this idle worker holds"
-                )
+        if item.needs_bytes > state.room_bytes():
             batch.special.remove(item)
-            return refuse_too_large(state, batch, item, free)
+            return refuse_too_large(state, batch, item, state.room_bytes())
+        if item.needs_bytes > free and _on_the_move(state, slot):
+            return []
+        if item.needs_bytes > free and (fat := _fattest_idle(state, slot)) is not None:
+            why = "a large image is next and needs the memory this idle worker holds"
+            return recycle(state, fat, now, "large_image", why)
         batch.special.remove(item)
-        return [_grant(state, slot, batch, [item], free if others_idle else wanted, True, now)]
+        return [_grant(state, slot, batch, [item], max(free, item.needs_bytes) if others_idle else wanted, True, now)]
     return []
 
 
+def _on_the_move(state: PoolState, me: Slot) -> bool:
+    """Tells whether another worker is coming or going: what it will hold or give back is not known yet."""
+    return any(slot.worker is not None and slot is not me and slot.worker.state != "IDLE" for slot in state.slots)
+
+
 def _fattest_idle(state: PoolState, me: Slot) -> Slot | None:
+    """Returns the other idle worker that a replacement would make slimmer by most, None where none is worth it."""
     fat = [
         slot
         for slot in _idle(state)
         if slot is not me
         and slot.worker is not None
         and slot.worker.items_done
-        and slot.worker.rss_bytes - slot.worker.baseline_bytes > FRESH_ENOUGH_BYTES
+        and slot.worker.rss_bytes - slot.worker.baseline_bytes > WORTH_REPLACING_BYTES
     ]
     return max(fat, key=lambda slot: slot.worker.rss_bytes if slot.worker else 0, default=None)
 
