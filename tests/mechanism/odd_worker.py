@@ -31,9 +31,10 @@ def main(start: WorkerStart) -> None:
             sum(range(10**15))  # days inside one C function: no signal handler of Python's would ever run
         case "family":
             os.setpgid(0, 0)
-            helper = os.fork() or time.sleep(3600)
-            with open(argument, "w") as file:
-                file.write(str(helper))
+            helper = os.fork()
+            if helper:
+                with open(argument, "w") as file:
+                    file.write(str(helper))
             time.sleep(3600)
         case "wait":
             with open(argument, "w") as file:

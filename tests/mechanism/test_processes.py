@@ -15,6 +15,7 @@ from protocol.launch import PLAN_VARIABLE, TemplatePlan
 from supervisor.mechanism.processes import Processes, StartError, wait_for_orphans
 from tests.mechanism.real_pool import RealPool, ended, real_pool, recipe, wait_until
 
+HOME = str(Path(__file__).parents[2])
 ODD = "tests.mechanism.odd_worker"
 
 
@@ -110,16 +111,32 @@ def test_close_takes_the_workers_along_and_leaves_no_trace_in_the_environment() 
     assert dict(os.environ) == before
 
 
-def test_no_child_has_the_command_line_or_the_supervisor_in_it(odd: RealPool) -> None:
-    listing = os.path.join(odd.directory, "modules")
-    worker = odd.start(endpoint=f"modules:{listing}")
-    assert ended(worker)
-    assert worker.exit_code(5) == 0
-    found = Path(listing).read_text().split("\n")
+COMMAND = """
+import os, sys
+with open(os.path.join(sys.argv[1], "imports"), "a") as file:
+    file.write(f"{__name__} ")
+
+if __name__ == "__main__":
+    from tests.mechanism.real_pool import RealPool, ended
+    pool = RealPool(sys.argv[1], entry="tests.mechanism.odd_worker")
+    worker = pool.start(endpoint=f"modules:{sys.argv[1]}/modules")
+    assert ended(worker) and worker.exit_code(5) == 0
+    pool.close()
+    assert sys.modules["__main__"].__file__ == __file__, "ours is back in its place"
+"""
+
+
+def test_no_child_has_the_command_line_or_the_supervisor_in_it() -> None:
+    with tempfile.TemporaryDirectory(prefix="gs-") as directory:
+        command = Path(directory, "command.py")
+        command.write_text(COMMAND)
+        environment = os.environ | {"PYTHONPATH": HOME}
+        subprocess.run([sys.executable, str(command), directory], check=True, env=environment, timeout=60)
+        assert Path(directory, "imports").read_text() == "__main__ ", "imported once, by the one who runs it"
+        found = Path(directory, "modules").read_text().split("\n")
     assert "workers.entry" in found, "the template is warm"
     assert "main=None" in found
-    assert not [name for name in found if name.startswith(("supervisor", "pytest", "_pytest"))]
-    assert sys.modules["__main__"].__dict__.get("__file__"), "ours is back in its place"
+    assert not [name for name in found if name.startswith("supervisor")]
 
 
 def test_the_template_keeps_of_the_environment_what_libraries_need(
@@ -198,12 +215,11 @@ if __name__ == "__main__":
 
 
 def test_death_of_the_supervisor_takes_everything_along_even_from_inside_a_decoder() -> None:
-    home = str(Path(__file__).parents[2])
     with tempfile.TemporaryDirectory(prefix="gs-") as directory:
         child = subprocess.Popen(
             [sys.executable, "-c", SUPERVISOR, directory],
             stdout=subprocess.PIPE,
-            env=os.environ | {"PYTHONPATH": home},
+            env=os.environ | {"PYTHONPATH": HOME},
         )
         assert child.stdout is not None
         with child:
