@@ -8,6 +8,8 @@ one of them writes to it, so that a replacement is ready in milliseconds. Its pr
 * a preload that fails is an error with its reason in the report file, not a slow start: the fork server
   itself would swallow an ImportError and serve on, cold;
 * its collector is frozen: a collection in a worker leaves the shared objects, and so their pages, alone.
+  Measured after 100,000 no-op items with the decoders loaded: 4.7 MB private to a worker, 11.3 MB unfrozen.
+  Turning a worker's collector off, or its thresholds up, gains nothing beyond that, so it is left on.
 
 The report file says why there is no template; the supervisor fills it before the start ("never got that
 far"), and only a template that is ready empties it.
