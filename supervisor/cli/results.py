@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from typing import Any
 
 import msgspec
 
@@ -9,7 +10,7 @@ from protocol.messages import ItemState
 from supervisor.cli.find import connect_or_read, iter_results
 from supervisor.cli.options import Verb
 from supervisor.cli.output import say
-from supervisor.cli.tell import result_path
+from supervisor.cli.tell import failure_text, result_path
 from supervisor.values import show_duration, show_size
 
 SETTLED: tuple[ItemState, ...] = ("done", "cached", "failed", "quarantined", "cancelled")
@@ -43,11 +44,10 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _line(result: dict[str, object]) -> str:
+def _line(result: dict[str, Any]) -> str:
     state, path = str(result["state"]), result_path(result)
-    error = result.get("error")
-    if isinstance(error, dict):
-        return f"{state:<11} {path}: {error.get('kind')}: {error.get('message')}"
+    if result.get("error"):
+        return f"{state:<11} {failure_text(result)}"
     outputs, seconds, peak = result.get("outputs"), result.get("seconds"), result.get("peak_bytes")
     facts = [f"{len(outputs)} outputs"] if isinstance(outputs, list) and outputs else []
     if isinstance(seconds, int | float):

@@ -152,7 +152,7 @@ def _say_failures(answerer: Answerer, progress: BatchProgress) -> None:
         kind = error.get("kind") or result["state"]
         kinds[kind] = kinds.get(kind, 0) + 1
         if len(first) < FAILURES_TOLD:
-            first.append(f"  {result_path(result)}: {kind}: {error.get('message', '')}")
+            first.append(f"  {failure_text(result)}")
         seen += 1
         if seen >= FAILURES_COUNTED:
             break
@@ -167,6 +167,13 @@ def result_path(result: dict[str, Any]) -> str:
     """Returns the path of a result for people."""
     raw = result.get("path_b64")
     return shown(f"//base64:{raw}" if raw else result["path"])
+
+
+def failure_text(result: dict[str, Any]) -> str:
+    """Returns why an item has no result, with its path (which most messages name themselves)."""
+    error, path = result.get("error") or {}, result_path(result)
+    kind, message = error.get("kind") or result["state"], error.get("message") or "no reason is known"
+    return f"{kind}: {message}" if path in message else f"{kind}: {path}: {message}"
 
 
 def _span(sizes: list[int]) -> str:

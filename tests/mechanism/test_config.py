@@ -1,0 +1,213 @@
+"""Settings: where they come from, what is wrong with them, and values as people write them."""
+
+from pathlib import Path
+
+import pytest
+
+from protocol.errors import UsageError
+from protocol.sockets import MAX_IPC_PATH_BYTES
+from supervisor.config import SETTINGS, read, socket_directory
+from supervisor.recipes import BUILT_IN
+from supervisor.values import parse, parse_duration, parse_size, show_duration, show_size
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> dict[str, str]:
+    return {"XDG_CONFIG_HOME": str(tmp_path / "config"), "XDG_STATE_HOME": str(tmp_path / "state")}
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "config" / "gallery-supervisor" / "supervisor.toml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_defaults(home: dict[str, str]) -> None:
+    config = read({}, environ=home).config(usable_cores=3)
+    assert (config.workers, config.memory_bytes, config.item_timeout_seconds) == (3, None, 60.0)
+    assert set(config.recipes) == set(BUILT_IN)
+
+
+def test_flag_before_variable_before_file(tmp_path: Path, home: dict[str, str]) -> None:
+    file = write(tmp_path, 'workers = 1\nmemory = "1G"\nnice = 5\n[watch]\nelevated_share = 0.5\n')
+    environ = {**home, "SUPERVISOR_WORKERS": "2", "SUPERVISOR_MEMORY": "2G"}
+    reading = read({"workers": "3"}, environ=environ)
+    config = reading.config(1)
+    assert (config.workers, config.memory_bytes, config.nice, config.watch.elevated_share) == (3, 2 << 30, 5, 0.5)
+    assert reading.sources["workers"] == "flag --workers"
+    assert reading.sources["memory"] == "variable SUPERVISOR_MEMORY"
+    assert reading.sources["nice"] == f"{file}, key nice"
+    assert reading.sources["drain"] == "default"
+
+
+def test_every_setting_can_be_set_in_all_three_ways(tmp_path: Path, home: dict[str, str]) -> None:
+    text = {"size": "48M", "duration": "3s", "count": "7", "number": "0.5", "switch": "no", "path": "/x", "text": "y"}
+    for setting in SETTINGS:
+        value = text[setting.kind]
+        quoted = value if setting.kind in ("count", "number") else f'"{value}"'
+        table = f"[{setting.section}]\n" if setting.section else ""
+        write(tmp_path, f"{table}{setting.key} = {quoted}\n")
+        found = [
+            read({setting.name: value}, environ=home).values[setting.name],
+            read({}, environ={**home, setting.variable: value}).values[setting.name],
+            read({}, environ=home).values[setting.name],
+        ]
+        assert found == [parse(setting.kind, value)] * 3, setting.name
+
+
+@pytest.mark.parametrize(
+    ("flags", "environ", "toml", "expected"),
+    [
+        ({"workers": "four"}, {}, "", "flag --workers: 'four' is not a whole number"),
+        ({}, {"SUPERVISOR_MEMORY": "lots"}, "", "variable SUPERVISOR_MEMORY: 'lots' is not a size"),
+        ({}, {}, 'drain = "soon"', "supervisor.toml, key drain: 'soon' is not a duration"),
+        ({}, {}, "[watch]\nwarning_share = true", "key watch.warning_share: True is not a number"),
+        ({"workers": "0"}, {}, "", "0 is too small, at least 1"),
+        ({"nice": "40"}, {}, "", "40 is too large, at most 19"),
+        ({}, {}, "wrokers = 3", "key wrokers: there is no such setting; do you mean 'workers'?"),
+        (
+            {},
+            {},
+            "[watch]\nelevated = 0.5",
+            "key watch.elevated: there is no such setting; do you mean 'watch.elevated",
+        ),
+        ({}, {}, "watch = 3", r"a table \[watch\] is needed"),
+        ({}, {}, "exit_when_idel = 3", "no such setting"),
+        ({"watch-elevated-share": "0.9"}, {}, "", "watch.elevated_share is 0.9, must be below warning_share"),
+        ({"limits-frames": "0"}, {}, "", "limits.frames must be at least 1"),
+        ({"drain": "none"}, {}, "", "'none' is not possible here"),
+    ],
+)
+def test_a_fault_names_its_source(
+    tmp_path: Path, home: dict[str, str], flags: dict[str, str], environ: dict[str, str], toml: str, expected: str
+) -> None:
+    if toml:
+        write(tmp_path, toml)
+    with pytest.raises(UsageError, match=expected):
+        read(flags, environ={**home, **environ}).config(1)
+
+
+def test_all_faults_are_told_at_once(tmp_path: Path, home: dict[str, str]) -> None:
+    write(tmp_path, 'memory = "x"\nunknown = 1\n[recipes.thumbs]\nsteps = []\n')
+    reading = read({"workers": "-1"}, environ={**home, "SUPERVISOR_DRAIN": "y"})
+    with pytest.raises(UsageError) as caught:
+        reading.config(1)
+    for word in ("workers", "SUPERVISOR_DRAIN", "key memory", "key unknown", "recipes.thumbs"):
+        assert word in str(caught.value)
+    assert len(reading.faults) == 5
+
+
+def test_a_file_that_was_named_must_be_there(tmp_path: Path, home: dict[str, str]) -> None:
+    with pytest.raises(UsageError, match="flag --config: there is no file"):
+        read({"config": str(tmp_path / "none.toml")}, environ=home)
+    with pytest.raises(UsageError, match="variable SUPERVISOR_CONFIG: there is no file"):
+        read({}, environ={**home, "SUPERVISOR_CONFIG": str(tmp_path / "none.toml")})
+
+
+def test_a_file_in_the_current_directory_is_not_read(
+    tmp_path: Path, home: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "supervisor.toml").write_text("this is not TOML")
+    monkeypatch.chdir(tmp_path)
+    assert read({}, environ=home).file is None
+
+
+def test_a_broken_file_is_named(tmp_path: Path, home: dict[str, str]) -> None:
+    file = write(tmp_path, "workers = = 3")
+    with pytest.raises(UsageError, match=f"{file} is not TOML"):
+        read({}, environ=home)
+
+
+def test_paths_in_the_file_are_relative_to_it(tmp_path: Path, home: dict[str, str]) -> None:
+    file = write(tmp_path, 'state = "here"\n')
+    assert read({}, environ=home).config(1).state_directory == str(file.parent / "here")
+
+
+def test_recipes_of_the_user(tmp_path: Path, home: dict[str, str]) -> None:
+    write(tmp_path, '[recipes.small]\nsteps = [{ operation = "thumbnail", sizes = [64] }, { operation = "probe" }]\n')
+    recipe = read({}, environ=home).config(1).recipes["small"]
+    assert [step.operation for step in recipe.steps] == ["thumbnail", "probe"]
+    assert recipe.steps[0].parameters == {"sizes": [64]}
+
+
+@pytest.mark.parametrize(
+    ("toml", "expected"),
+    [
+        ('[recipes.web]\nsteps = [{ operation = "probe" }]', "'web' is built in"),
+        ("[recipes.x]\nsteps = []", "0 steps"),
+        ("[recipes.x]\nsteps = [{ sizes = [1] }]", "step 1: operation"),
+        ("[recipes.x]\nstep = 3", "exactly one key"),
+        ('[recipes."a b"]\nsteps = [{ operation = "probe" }]', "a name is a letter"),
+        ("recipes = 3", "tables"),
+    ],
+)
+def test_faulty_recipes(tmp_path: Path, home: dict[str, str], toml: str, expected: str) -> None:
+    write(tmp_path, toml)
+    with pytest.raises(UsageError, match=expected):
+        read({}, environ=home).config(1)
+
+
+def test_sockets_of_a_deep_state_directory_are_put_elsewhere() -> None:
+    environ = {"XDG_RUNTIME_DIR": "/run/user/1"}
+    assert socket_directory("/state", environ) == "/state/run"
+    deep = "/" + "x" * 100
+    short = socket_directory(deep, environ)
+    assert short.startswith("/run/user/1/gallery-supervisor-")
+    assert len(f"{short}/frontend") <= MAX_IPC_PATH_BYTES
+    assert short != socket_directory("/" + "y" * 100, environ)
+    assert socket_directory("/caf\udce9", environ).startswith("/run/user/1/")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("512M", 512 * 1024**2),
+        ("1.5G", 3 * 512 * 1024**2),
+        ("1GB", 1_000_000_000),
+        ("2 MiB", 2 * 1024**2),
+        ("1_000", 1000),
+        ("100", 100),
+        (4096, 4096),
+        ("none", None),
+    ],
+)
+def test_sizes(text: object, expected: int | None) -> None:
+    assert parse_size(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "x", "-1", "1X", "0x10", "1e3", "M", "1 2", True, [], float("nan"), "١"])
+def test_no_sizes(text: object) -> None:
+    with pytest.raises(ValueError, match="is not a size"):
+        parse_size(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("30s", 30.0), ("5m", 300.0), ("500ms", 0.5), ("2h", 7200.0), ("1d", 86400.0), ("90", 90.0), (1.5, 1.5)],
+)
+def test_durations(text: object, expected: float) -> None:
+    assert parse_duration(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-3s", "5 apples", "5M", False])
+def test_no_durations(text: object) -> None:
+    with pytest.raises(ValueError, match="is not a duration"):
+        parse_duration(text)
+
+
+def test_values_for_people() -> None:
+    assert [show_size(n) for n in (0, 999, 61_400_000, 999_999, 24_000_000_000)] == [
+        "0 B",
+        "999 B",
+        "61.4 MB",
+        "1.0 MB",
+        "24.0 GB",
+    ]
+    assert [show_duration(s) for s in (0.35, 12.34, 245, 7800, 200_000)] == [
+        "350 ms",
+        "12.3 s",
+        "4 min 05 s",
+        "2 h 10 min",
+        "2 d 7 h",
+    ]
