@@ -6,7 +6,7 @@ on the cause of death, and the first cause known is the one that counts: an inte
 
 | cause | meaning | charge |
 |---|---|---|
-| recycle, drain, idle, protocol, start_timeout | we ended it, not because of the item | none |
+| recycle, drain, template_died, protocol, start_timeout | we ended it, not because of the item | none |
 | timeout | no progress on an item within its time limit | crash |
 | hard_limit, emergency | our SIGKILL for memory | memory |
 | kernel_oom | SIGKILL while the kernel counted an OOM kill | memory |
@@ -32,7 +32,7 @@ OUTSIDE_KILLS_ALLOWED = 5
 UNCLEAN_STOPS_ALLOWED = 2
 """Quarantined at the third unclean stop in a row: an image that takes the machine down must not do so for ever."""
 
-OURS = frozenset({"recycle", "drain", "idle", "protocol", "start_timeout"})
+OURS = frozenset({"recycle", "drain", "template_died", "protocol", "start_timeout"})
 MEMORY = frozenset({"hard_limit", "emergency", "kernel_oom", "killed"})
 
 
@@ -62,11 +62,15 @@ class Death(msgspec.Struct, frozen=True, kw_only=True):
     exit_code: int | None = None
 
 
-def find_cause(intended: str | None, exit_code: int | None, oom_kills: int, rss_bytes: int, soft_bytes: int) -> Death:
-    """Returns the most precise cause there is. `intended` is why we ended the worker, if we did; `exit_code`
-    is negative for a signal and None where nobody could tell; `rss_bytes` is its last sample."""
+def find_cause(
+    intended: str | None, killed: bool, exit_code: int | None, oom_kills: int, rss_bytes: int, soft_bytes: int
+) -> Death:
+    """Returns the most precise cause there is. `intended` is why we ended the worker, if we did, and `killed` whether
+    by KILL; one that was only asked to end may still have died of something else on the way. `exit_code` is
+    negative for a signal and None where nobody could tell; `rss_bytes` is its last sample."""
     number = -exit_code if exit_code is not None and exit_code < 0 else None
-    if intended is not None:
+    as_asked = exit_code in (0, -signal.SIGTERM) or (exit_code is None and not oom_kills)
+    if intended is not None and (killed or as_asked):
         return Death(cause=intended, signal=number, exit_code=exit_code)
     if number == signal.SIGKILL or (exit_code is None and oom_kills):
         if oom_kills:

@@ -173,7 +173,10 @@ def _trim_and_shrink(state: PoolState, slot: Slot, worker: Worker, verdict: Verd
 def _shrink(state: PoolState, slot: Slot, reason: str, now: float) -> list[Command]:
     """Halves a slot's batch size; what its lease holds beyond that is handed back."""
     before = slot.batch_size.size
-    slot.batch_size.pressure(now, reason)
+    if state.level >= Level.CRITICAL:
+        slot.batch_size.critical(now, reason)
+    else:
+        slot.batch_size.pressure(now, reason)
     commands: list[Command] = []
     if slot.batch_size.size < before:
         state.totals["batch_shrinks"] += 1

@@ -16,7 +16,7 @@ from supervisor.policy.state import Lease, PoolState, Slot
 from supervisor.policy.stopping import carry_out, kill_worker, stop_worker
 from supervisor.policy.worker import Worker, WorkerEvent, step
 
-PLANNED = frozenset({"recycle", "drain", "idle"})
+PLANNED = frozenset({"recycle", "drain"})
 
 
 def start_due(state: PoolState, now: float) -> list[Command]:
@@ -82,9 +82,10 @@ def on_exited(state: PoolState, event: WorkerExited, now: float) -> list[Command
     worker = slot.worker
     if worker is None or worker.incarnation != event.incarnation:
         return []
+    killed = worker.state == "KILLING"
     step(worker, WorkerEvent.EXITED)
     soft = state.limits(slot).soft_bytes if worker.baseline_bytes else 0
-    death = blame.find_cause(worker.cause, event.exit_code, event.oom_kills, worker.rss_bytes, soft)
+    death = blame.find_cause(worker.cause, killed, event.exit_code, event.oom_kills, worker.rss_bytes, soft)
     commands: list[Command] = [
         BuryWorker(slot=slot.index, incarnation=worker.incarnation, partial=event.partial),
         _note_death(slot, worker, death, event),
@@ -94,6 +95,7 @@ def on_exited(state: PoolState, event: WorkerExited, now: float) -> list[Command
         commands += _lose_lease(state, slot, worker, lease, death, event, now)
     _count_death(state, slot, worker, death, event, now)
     slot.worker = None
+    slot.growth.forget()
     return commands
 
 
@@ -178,7 +180,9 @@ def _judge(
     if fate is Fate.QUARANTINE:
         return quarantine(state, slot, batch, item, death, _evidence(worker, death, event, lease), event)
     if charge is blame.Charge.MEMORY:
-        item.needs_bytes = max(item.needs_bytes, 2 * lease.reserved_bytes, worker.peak_bytes - worker.baseline_bytes)
+        guess = max(2 * lease.reserved_bytes, worker.peak_bytes - worker.baseline_bytes)
+        # A guess, not a prediction: it never makes an item too large for a retry with all there is.
+        item.needs_bytes = max(item.needs_bytes, min(guess, state.room_bytes()))
     batch.give_back([item])
     return [
         ChargeItems(charges=[charge_row(item)]),

@@ -175,12 +175,22 @@ def _add(state: PoolState, peer: bytes, request: m.AddItems) -> list[Command]:
 def on_created(state: PoolState, event: BatchCreated) -> list[Command]:
     """The batch is on disk: serve it, and say so."""
     record = event.record
-    if record.state not in ("finished", "cancelled") or record.open:
+    commands: list[Command] = []
+    if record.finished_at is None:
         batch = state.queue.add(record)
         if event.resumed:
             batch.open = True
+            commands += _revive(state, batch)
     opened = m.BatchOpened(id=event.request_id, batch=record.batch, resumed=event.resumed, next_chunk=record.next_chunk)
-    return [Reply(peer=event.peer, answer=opened)]
+    return [*commands, Reply(peer=event.peer, answer=opened)]
+
+
+def _revive(state: PoolState, batch: Batch) -> list[Command]:
+    """Takes the end of a batch back that is on its way to the journal, because it got work again meanwhile."""
+    if not batch.closing:
+        return []
+    batch.closing = False
+    return [change_batch(state, batch, "running")]
 
 
 def on_inserted(state: PoolState, event: ItemsInserted) -> list[Command]:
@@ -238,15 +248,32 @@ def _cancel(state: PoolState, peer: bytes, request: m.CancelBatch, now: float) -
     batch = state.queue.batches.get(request.batch)
     if batch is None:
         return [Query(peer=peer, request=m.Progress(id=request.id, batch=request.batch))]
-    away = [*state.away_ids(batch), *batch.settling_ids]
+    if batch.closing or batch.cancelled:
+        return [Reply(peer=peer, answer=report.progress(state, batch, request.id, now))]
     batch.cancelled = True
     batch.open = False
-    batch.rewind(set())
-    batch.exhausted = True
     return [
-        CancelItems(batch=batch.name, except_ids=away),
+        change_batch(state, batch, "cancelled"),
+        sweep(state, batch),
         Note(kind="cancelled", batch=batch.name, message=f"batch {batch.name} is cancelled; what runs is finished"),
         Reply(peer=peer, answer=report.progress(state, batch, request.id, now)),
+    ]
+
+
+def sweep(state: PoolState, batch: Batch) -> CancelItems:
+    """Cancels what of a cancelled batch waits; what workers or the journal have in hand is left to its end."""
+    batch.rewind(set())
+    batch.exhausted = True
+    batch.sweeping = True
+    return CancelItems(batch=batch.name, except_ids=[*state.away_ids(batch), *batch.settling_ids])
+
+
+def sweep_returned(state: PoolState) -> list[Command]:
+    """Cancels what came back to a cancelled batch after its pending items were cancelled."""
+    return [
+        sweep(state, batch)
+        for batch in state.queue.batches.values()
+        if batch.cancelled and not batch.sweeping and (batch.windowed or not batch.exhausted)
     ]
 
 
@@ -255,44 +282,49 @@ def on_cancelled(state: PoolState, event: ItemsCancelled, now: float) -> list[Co
     batch = state.queue.batches.get(event.batch)
     if batch is None:
         return []
+    batch.sweeping = False
     batch.counts["cancelled"] += event.count
     return end_if_complete(state, batch, now)
 
 
 def on_retried(state: PoolState, event: ItemsRetried, now: float) -> list[Command]:
     """Failed items wait again: their batch is served (again) from its beginning."""
-    batch = _reload(state, event.record)
     count = event.failed + event.quarantined
+    if not count:
+        return [Query(peer=event.peer, request=m.Progress(id=event.request_id, batch=event.record.batch))]
+    batch, commands = _reload(state, event.record)
     return [
+        *commands,
         Note(kind="retried", batch=batch.name, message=f"batch {batch.name}: {count} items are tried again"),
         Reply(peer=event.peer, answer=report.progress(state, batch, event.request_id, now)),
     ]
 
 
-def _reload(state: PoolState, record: BatchRecord) -> Batch:
+def _reload(state: PoolState, record: BatchRecord) -> tuple[Batch, list[Command]]:
     """Takes in a batch whose rows were changed in the journal, window and all."""
     old = state.queue.batches.get(record.batch)
     if old is None:
-        return state.queue.add(record)
+        return state.queue.add(record), []
     for settled in ("done", "cached", "failed", "quarantined", "cancelled"):
         old.counts[settled] = getattr(record.counts, settled)
     old.items = record.items
     old.cancelled = False
-    old.rewind(set(state.away_ids(old)) | old.settling_ids)
-    return old
+    old.rewind(state.away_ids(old) | old.settling_ids)
+    return old, _revive(state, old)
 
 
 def on_forgotten(state: PoolState, event: QuarantineForgotten) -> list[Command]:
     """An image is out of quarantine."""
+    commands: list[Command] = []
     for record in event.records:
-        _reload(state, record)
+        commands += _reload(state, record)[1]
     if not event.known:
         message = "no such image in quarantine; 'supervisor quarantine list' shows them"
         answer: Any = m.Problem(id=event.request_id, code="unknown", fault="caller", message=message, exit_code=2)
     else:
         again = f"; it is tried again in {len(event.records)} batches" if event.records else ""
         answer = m.Done(id=event.request_id, message=f"out of quarantine{again}")
-    return [Reply(peer=event.peer, answer=answer)]
+    return [*commands, Reply(peer=event.peer, answer=answer)]
 
 
 def _pause(state: PoolState, peer: bytes, request: m.PauseWork, now: float) -> list[Command]:
@@ -302,10 +334,13 @@ def _pause(state: PoolState, peer: bytes, request: m.PauseWork, now: float) -> l
         state.paused, state.resume_at = request.reason, until
         return [Note(kind="paused", message=f"the pool is paused: {request.reason}"), done]
     batch = _batch(state, request.batch)
+    if batch.closing or batch.cancelled:
+        raise Refused(f"batch {batch.name} is {'cancelled' if batch.cancelled else 'finished'}: nothing to pause")
     batch.paused, batch.resume_at = request.reason, until
-    state.changes += 1
+    # A pause with an end is not kept: a restart would not know when it ends.
+    kept = [change_batch(state, batch, "paused")] if until is None else []
     return [
-        ChangeBatch(batch=batch.name, state="paused", paused=request.reason),
+        *kept,
         Note(kind="paused", batch=batch.name, message=f"batch {batch.name} is paused: {request.reason}"),
         done,
     ]
@@ -323,11 +358,19 @@ def _resume(state: PoolState, peer: bytes, request: m.ResumeWork) -> list[Comman
 def resume_batch(state: PoolState, batch: Batch) -> list[Command]:
     """Ends a batch's pause."""
     batch.paused = batch.resume_at = None
-    state.changes += 1
+    if batch.closing or batch.cancelled:
+        return []
     return [
-        ChangeBatch(batch=batch.name, state="running"),
+        change_batch(state, batch, "running"),
         Note(kind="resumed", batch=batch.name, message=f"batch {batch.name} goes on"),
     ]
+
+
+def change_batch(state: PoolState, batch: Batch, to: m.BatchState) -> ChangeBatch:
+    """Keeps a state of a batch that goes on."""
+    state.changes += 1
+    batch.changing += 1
+    return ChangeBatch(batch=batch.name, state=to, paused=batch.paused)
 
 
 def pauses_over(state: PoolState, now: float) -> list[Command]:

@@ -34,13 +34,18 @@ WORTH_REPLACING_BYTES = 1024 * 1024
 
 def lend(state: PoolState, now: float) -> list[Command]:
     """Fills windows and offers work to every idle worker."""
-    commands: list[Command] = [_fetch(batch) for batch in state.queue.wants_fetch()]
+    commands: list[Command] = []
+    full = state.queue.in_the_way()
+    if full is not None:
+        full.rewind(state.away_ids(full) | full.settling_ids)
+    commands += [_fetch(batch) for batch in state.queue.wants_fetch()]
     if not may_admit(state, now):
         return commands
     for slot in _idle(state):
         if state.level >= Level.CRITICAL and state.leases:
             break
-        commands += _offer(state, slot, now)
+        if _known(state, slot, now):
+            commands += _offer(state, slot, now)
     return commands
 
 
@@ -64,35 +69,46 @@ def _idle(state: PoolState) -> list[Slot]:
     return [slot for slot in state.slots if slot.wanted and slot.worker is not None and slot.worker.state == "IDLE"]
 
 
+def _known(state: PoolState, slot: Slot, now: float) -> bool:
+    """Tells whether the worker's own memory was seen lately: one that cannot be looked at gets nothing."""
+    seen = slot.worker.sampled_at if slot.worker is not None else None
+    return seen is not None and now - seen <= state.settings.sample_stale_seconds
+
+
 def _offer(state: PoolState, slot: Slot, now: float) -> list[Command]:
-    large_due = False
-    for batch in state.queue.runnable():
-        if len(batch.special) > SPECIALS_BEFORE_OTHERS:
-            large_due = True
-    for batch in state.queue.runnable():
-        single = _take_single(state, batch)
-        if single is not None:
-            return [_grant(state, slot, batch, [single], state.limits(slot).item_bytes, False, now)]
-        if not large_due and (batch.front or batch.ready):
-            if state.leases and state.free_bytes(slot) < state.limits(slot).item_bytes:
+    runnable = list(state.queue.runnable())
+    if not runnable:
+        return []
+    reserved = state.limits(slot).item_bytes
+    room = not state.leases or state.free_bytes(slot) >= reserved
+    large_due = any(len(batch.special) > SPECIALS_BEFORE_OTHERS for batch in runnable)
+    for batch in runnable:
+        single = _single(batch, reserved) if batch.special else None
+        if single is None and large_due:
+            continue
+        if single is not None or batch.front or batch.ready:
+            if not room:
                 return []
-            size = slot.batch_size.taper(state.queue.pending, len(state.slots))
-            return [_grant(state, slot, batch, batch.take(size), state.limits(slot).item_bytes, False, now)]
-        if not large_due and not batch.exhausted:
+            items = _take(state, slot, batch, single)
+            return [_grant(state, slot, batch, items, reserved, False, now)]
+        if not batch.exhausted:
             return []
-    for batch in state.queue.runnable():
+    for batch in runnable:
         if batch.special:
             return _offer_large(state, slot, batch, now)
     return []
 
 
-def _take_single(state: PoolState, batch: Batch) -> Item | None:
-    share = state.share_bytes()
-    for item in batch.special:
-        if item.needs_bytes <= share and not item.memory_charges:
-            batch.special.remove(item)
-            return item
-    return None
+def _single(batch: Batch, reserved: int) -> Item | None:
+    """Returns a special item that an ordinary reservation is enough for."""
+    return next((item for item in batch.special if item.needs_bytes <= reserved and not item.memory_charges), None)
+
+
+def _take(state: PoolState, slot: Slot, batch: Batch, single: Item | None) -> list[Item]:
+    if single is not None:
+        batch.special.remove(single)
+        return [single]
+    return batch.take(slot.batch_size.taper(state.queue.pending, len(state.slots)))
 
 
 def _offer_large(state: PoolState, slot: Slot, batch: Batch, now: float) -> list[Command]:

@@ -15,7 +15,7 @@ from protocol.messages import Counts
 from supervisor.policy import care, deaths, intake, lending, reports, stopping
 from supervisor.policy import events as e
 from supervisor.policy.blame import UNCLEAN_STOPS_ALLOWED, Death
-from supervisor.policy.commands import CancelItems, ChargeItems, Command, Note, TakeSample
+from supervisor.policy.commands import ChargeItems, Command, Note, TakeSample
 from supervisor.policy.items import Item
 from supervisor.policy.state import PoolSettings, PoolState
 
@@ -38,10 +38,10 @@ class Pool:
         commands += deaths.overdue(state, now)
         commands += deaths.start_due(state, now)
         commands += intake.pauses_over(state, now)
-        commands += _sweep_cancelled(state)
+        commands += intake.sweep_returned(state)
         commands += lending.lend(state, now)
         commands += _idle_exit(state, now)
-        commands += stopping.finish(state)
+        commands += stopping.finish(state, now)
         if now >= state.sample_at:
             state.sample_at = now + state.settings.watch.interval_idle_seconds
             commands.append(TakeSample())
@@ -144,11 +144,10 @@ def _on_committed(state: PoolState, event: e.ItemsCommitted, now: float) -> list
 def _on_changed(state: PoolState, event: e.BatchChanged) -> list[Command]:
     state.changes -= 1
     batch = state.queue.batches.get(event.batch)
-    if batch is None or not batch.closing:
+    if batch is None:
         return []
-    if batch.settled < batch.items or batch.open:
-        # Items were put back (retry) while the end was on its way.
-        batch.closing = False
+    batch.changing -= 1
+    if not batch.closing or batch.changing:
         return []
     state.queue.remove(batch.name)
     counts: Counts = batch.live_counts()
@@ -203,18 +202,6 @@ def _suspects_of_unclean_stop(state: PoolState, name: str, items: list[Item]) ->
             )
         )
     return [*commands, ChargeItems(charges=[deaths.charge_row(item) for item in items])]
-
-
-def _sweep_cancelled(state: PoolState) -> list[Command]:
-    """Cancels what came back to a cancelled batch after its pending items were cancelled."""
-    commands: list[Command] = []
-    for batch in state.queue.batches.values():
-        if batch.cancelled and batch.windowed:
-            batch.rewind(set())
-            batch.exhausted = True
-            away = [*state.away_ids(batch), *batch.settling_ids]
-            commands.append(CancelItems(batch=batch.name, except_ids=away))
-    return commands
 
 
 def _idle_exit(state: PoolState, now: float) -> list[Command]:

@@ -52,12 +52,16 @@ class Batch(msgspec.Struct, kw_only=True):
     ready: deque[Item] = msgspec.field(default_factory=deque)
     special: deque[Item] = msgspec.field(default_factory=deque)
     cancelled: bool = False
+    sweeping: bool = False
+    """A CancelItems is under way: what comes back meanwhile is cancelled by the next one."""
     paused: str | None = None
     resume_at: float | None = None
     """When a pause for a machine error ends by itself; None: it lasts until it is ended."""
     machine_pauses: int = 0
     closing: bool = False
     """Its end is on its way to the journal."""
+    changing: int = 0
+    """States on their way to the journal: it is let go when the last one, its end, has arrived."""
     began_at: float | None = None
     busy_seconds: float = 0.0
     summary: Summary = Summary()
@@ -172,7 +176,8 @@ def from_record(record: BatchRecord, order: int) -> Batch:
     return Batch(
         record=record,
         order=order,
-        open=record.open,
+        open=record.open and record.state != "cancelled",
+        cancelled=record.state == "cancelled",
         items=record.items,
         ignored=record.ignored,
         roots=list(record.roots),
@@ -241,12 +246,25 @@ class Queue:
 
     def wants_fetch(self) -> list[Batch]:
         """Returns the batches whose window should be filled now, in serving order, within WINDOW_ITEMS."""
-        room = WINDOW_ITEMS - self.windowed
-        wanted: list[Batch] = []
-        for batch in self.runnable():
-            if room < FETCH_ITEMS:
-                break
-            if not batch.fetching and not batch.exhausted and batch.windowed < FETCH_ITEMS:
-                wanted.append(batch)
-                room -= FETCH_ITEMS
-        return wanted
+        hungry = [
+            batch
+            for batch in self.runnable()
+            if not batch.fetching and not batch.exhausted and batch.windowed < FETCH_ITEMS
+        ]
+        if not hungry:
+            return []
+        under_way = sum(FETCH_ITEMS for batch in self.batches.values() if batch.fetching)
+        room = WINDOW_ITEMS - self.windowed - under_way
+        return hungry[: max(0, room // FETCH_ITEMS)]
+
+    def in_the_way(self) -> Batch | None:
+        """Returns a batch whose window must be given up: the window is full, and the batch whose turn it is has none
+        of it. One that may not run now goes first, else the one that is served last. None: nobody is in the way."""
+        if WINDOW_ITEMS - self.windowed >= FETCH_ITEMS:
+            return None
+        order = self.serving()
+        first = next((batch for batch in order if batch.runnable and (batch.windowed or not batch.exhausted)), None)
+        if first is None or first.windowed or first.fetching:
+            return None
+        full = [batch for batch in reversed(order) if batch.windowed]
+        return min(full, key=lambda batch: batch.runnable, default=None)

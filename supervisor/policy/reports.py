@@ -5,7 +5,7 @@ and the liar is killed. A report for a lease that is no longer the worker's (it 
 ignored: its items have gone back to the queue, and doing one twice has the same effect as doing it once.
 """
 
-from protocol.messages import Heartbeat, ItemError, ItemReport, Memory, Ready, Report, Summary, Trimmed
+from protocol.messages import AnyFromWorker, Heartbeat, ItemError, ItemReport, Memory, Ready, Report, Summary, Trimmed
 from supervisor.policy.commands import ChangeBatch, Command, Note, SettleItems
 from supervisor.policy.events import WorkerBabbled, WorkerSaid
 from supervisor.policy.items import Item, Settlement, detail_of, detail_of_error
@@ -25,6 +25,10 @@ TRIM_USELESS = 0.10
 """FEATURES M8: a trim that gives back less than this part of what the worker has above its baseline is useless."""
 
 
+IMPOSSIBLE_BYTES = 1 << 47
+"""The address space of a process on today's 64-bit machines."""
+
+
 class Lie(Exception):
     """A worker's report that cannot be true."""
 
@@ -36,6 +40,7 @@ def on_said(state: PoolState, event: WorkerSaid, now: float) -> list[Command]:
     if slot is None or worker is None or worker.incarnation != event.incarnation:
         return []
     try:
+        _must_be_sizes(event.message)
         match event.message:
             case Ready() as ready:
                 return _on_ready(state, slot, worker, ready, now)
@@ -49,6 +54,17 @@ def on_said(state: PoolState, event: WorkerSaid, now: float) -> list[Command]:
                 return _on_trimmed(state, slot, worker, trimmed, now)
     except (IllegalEvent, Lie) as fault:
         return on_babble(state, WorkerBabbled(slot=event.slot, incarnation=event.incarnation, fault=str(fault)), now)
+
+
+def _must_be_sizes(message: AnyFromWorker) -> None:
+    """Raises Lie for figures that are no sizes of a process: limits of all workers are made from them."""
+    if isinstance(message, Trimmed):
+        figures = [message.before_bytes, message.after_bytes]
+    else:
+        memory = message.memory
+        figures = [memory.rss_bytes, memory.heap_bytes, memory.native_bytes]
+    if min(figures) < 0 or max(figures) > IMPOSSIBLE_BYTES:
+        raise Lie(f"it says that its memory is {figures} bytes")
 
 
 def on_babble(state: PoolState, event: WorkerBabbled, now: float) -> list[Command]:
@@ -70,6 +86,7 @@ def _on_ready(state: PoolState, slot: Slot, worker: Worker, ready: Ready, now: f
     if worker.state == "IDLE":
         worker.deadline = None
     worker.rss_bytes = worker.baseline_bytes = ready.memory.rss_bytes
+    worker.sampled_at = now
     worker.heap_bytes = ready.memory.heap_bytes
     worker.native_bytes = ready.memory.native_bytes
     worker.progress_at = now
@@ -85,16 +102,15 @@ def _on_report(state: PoolState, slot: Slot, worker: Worker, report: Report, now
     batch = state.queue.batches[lease.batch]
     commands: list[Command] = []
     settlements: list[Settlement] = []
+    _must_be_possible(lease, report)
     for said in report.items:
-        item = lease.items.pop(said.id, None)
-        if item is None:
-            raise Lie(f"it reported item {said.id}, which is not in its lease {lease.number}")
+        item = lease.items.pop(said.id)
         batch.leased -= 1
         match said.outcome:
             case "done" | "failed":
                 settlements.append(_settle(batch, slot, item, said))
             case "deferred":
-                commands += _on_deferred(state, slot, batch, item, said)
+                commands += _on_deferred(state, slot, batch, lease, item, said)
             case "shunned":
                 settlements.append(_settle_shunned(batch, slot, item))
             case "machine":
@@ -111,6 +127,18 @@ def _on_report(state: PoolState, slot: Slot, worker: Worker, report: Report, now
     if report.finished:
         commands += _end_lease(state, slot, worker, lease, batch, now)
     return commands
+
+
+def _must_be_possible(lease: Lease, report: Report) -> None:
+    """Raises Lie before anything of a report is believed: a half of one must not count."""
+    seen: set[int] = set()
+    for number in [*(said.id for said in report.items), *report.handed_back]:
+        if number in seen or number not in lease.items:
+            raise Lie(f"it reported item {number}, which is not (or no longer) in its lease {lease.number}")
+        seen.add(number)
+    if report.finished and len(seen) < len(lease.items):
+        missing = len(lease.items) - len(seen)
+        raise Lie(f"it called lease {lease.number} finished with {missing} items not accounted for")
 
 
 def _settle(batch: Batch, slot: Slot, item: Item, said: ItemReport) -> Settlement:
@@ -145,8 +173,12 @@ def _settle_shunned(batch: Batch, slot: Slot, item: Item) -> Settlement:
     )
 
 
-def _on_deferred(state: PoolState, slot: Slot, batch: Batch, item: Item, said: ItemReport) -> list[Command]:
-    item.needs_bytes = max(said.needs_bytes, item.needs_bytes + 1)
+def _on_deferred(
+    state: PoolState, slot: Slot, batch: Batch, lease: Lease, item: Item, said: ItemReport
+) -> list[Command]:
+    # Deferred means more than was reserved: a figure that says otherwise must not make it come back for ever.
+    reserved = lease.reserved_bytes
+    item.needs_bytes = said.needs_bytes if said.needs_bytes > reserved else reserved + reserved // 10 + 1
     room = state.room_bytes()
     if item.needs_bytes > room:
         return refuse_too_large(state, batch, item, room)
@@ -167,12 +199,12 @@ def _on_deferred(state: PoolState, slot: Slot, batch: Batch, item: Item, said: I
 
 def _on_machine_error(batch: Batch, item: Item, said: ItemReport, now: float) -> list[Command]:
     batch.give_back([item])
-    if batch.resume_at is not None:
+    if batch.paused is not None or batch.cancelled:
         return []
     reason = said.error.message if said.error is not None else "the machine could not do it"
     delay = min(MACHINE_PAUSE_SECONDS * 2**batch.machine_pauses, MACHINE_PAUSE_LONGEST_SECONDS)
     batch.machine_pauses += 1
-    batch.paused = batch.paused or reason
+    batch.paused = reason
     batch.resume_at = now + delay
     return [
         Note(
@@ -201,12 +233,7 @@ def _learn_baseline(worker: Worker, memory: Memory) -> None:
 
 
 def _on_handed_back(slot: Slot, batch: Batch, lease: Lease, ids: list[int]) -> list[Command]:
-    items: list[Item] = []
-    for number in ids:
-        item = lease.items.pop(number, None)
-        if item is None:
-            raise Lie(f"it handed back item {number}, which is not in its lease {lease.number}")
-        items.append(item)
+    items = [lease.items.pop(number) for number in ids]
     batch.leased -= len(items)
     batch.give_back(items)
     return [
@@ -221,8 +248,6 @@ def _on_handed_back(slot: Slot, batch: Batch, lease: Lease, ids: list[int]) -> l
 
 
 def _end_lease(state: PoolState, slot: Slot, worker: Worker, lease: Lease, batch: Batch, now: float) -> list[Command]:
-    if lease.items:
-        raise Lie(f"it called lease {lease.number} finished with {len(lease.items)} items not accounted for")
     if not lease.disturbed and lease.settled:
         slot.batch_size.clean(lease.settled, now - lease.granted_at)
     del state.leases[lease.number]
@@ -246,7 +271,9 @@ def _on_trimmed(state: PoolState, slot: Slot, worker: Worker, trimmed: Trimmed, 
         message=f"trimming worker {slot.index} gave back {human(max(0, freed))}",
         figures=figures,
     )
-    if excess > 0 and freed < excess * TRIM_USELESS and trimmed.after_bytes > state.limits(slot).soft_bytes:
+    useless = excess > 0 and freed < excess * TRIM_USELESS and trimmed.after_bytes > state.limits(slot).soft_bytes
+    # One that is still young has a successor that would do the same: its limit is widened, not its life shortened.
+    if useless and worker.items_done >= state.settings.watch.min_items_between_recycles:
         why = f"trimming is useless: {human(max(0, freed))} came back of {human(excess)} above its baseline"
         return [note, *recycle(state, slot, now, "trim_useless", why, figures)]
     return [note]
@@ -257,6 +284,7 @@ def end_if_complete(state: PoolState, batch: Batch, now: float) -> list[Command]
     if not batch.complete or any(lease.batch == batch.name for lease in state.leases.values()):
         return []
     batch.closing = True
+    batch.changing += 1
     state.changes += 1
     return [
         ChangeBatch(

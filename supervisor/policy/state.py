@@ -210,9 +210,9 @@ class PoolState:
         """Tells whether any other worker holds a lease."""
         return any(lease.slot != me.index for lease in self.leases.values())
 
-    def away_ids(self, batch: Batch) -> list[int]:
+    def away_ids(self, batch: Batch) -> set[int]:
         """Returns the ids of a batch that are in the hands of workers."""
-        return [item for lease in self.leases.values() if lease.batch == batch.name for item in lease.items]
+        return {item for lease in self.leases.values() if lease.batch == batch.name for item in lease.items}
 
     def snapshot_totals(self) -> Totals:
         """Returns the totals as clients see them."""

@@ -95,6 +95,7 @@ def drain_pool(state: PoolState, now: float, at_once: bool, reason: str) -> list
             if slot.worker is not None and slot.worker.deadline is not None:
                 slot.worker.deadline = min(slot.worker.deadline, state.drain_deadline)
     if at_once:
+        state.drain_deadline = now
         for slot in state.slots:
             if slot.worker is not None and slot.worker.state not in ("KILLING", "GONE"):
                 slot.worker.cause = slot.worker.cause or "drain"
@@ -102,13 +103,15 @@ def drain_pool(state: PoolState, now: float, at_once: bool, reason: str) -> list
     return commands
 
 
-def finish(state: PoolState) -> list[Command]:
-    """Leaves the loop once nobody works any more and every verdict is on the disk."""
+def finish(state: PoolState, now: float) -> list[Command]:
+    """Leaves the loop once nobody works any more and every verdict is on the disk. A disk that refuses is not waited
+    for beyond the deadline: what was accepted is there already, what was done meanwhile is done again."""
     if not state.draining or state.exit_code is not None:
         return []
     if any(slot.worker is not None for slot in state.slots):
         return []
-    if state.changes or any(batch.settling for batch in state.queue.batches.values()):
+    late = state.drain_deadline is None or now >= state.drain_deadline
+    if not late and (state.changes or any(batch.settling for batch in state.queue.batches.values())):
         return []
     state.exit_code = 0
     return [StopLoop(exit_code=0)]
