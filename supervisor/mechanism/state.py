@@ -12,9 +12,7 @@ import os
 import re
 import secrets
 import stat
-import tempfile
 import time
-from collections.abc import Callable
 
 import msgspec
 
@@ -29,8 +27,6 @@ NETWORK_FUSE = {
     "ceph", "davfs2", "gcsfuse", "glusterfs", "goofys", "juicefs", "rclone", "s3fs", "smbnetfs", "sshfs",
 }  # fmt: skip
 """File systems in user space (`fuse.NAME`) whose files are elsewhere."""
-SOCKET_PATH_BYTES = 107
-"""sockaddr_un holds 108 bytes, the last of them a NUL."""
 
 LOCK_TRIES = 5
 LOCK_PAUSE_SECONDS = 0.02
@@ -92,7 +88,6 @@ class StateDirectory:
         if self._lock is None:
             return
         self.remove_endpoint()
-        _quietly(os.rmdir, self._fallback())
         os.ftruncate(self._lock, 0)
         os.close(self._lock)
         self._lock = None
@@ -118,25 +113,6 @@ class StateDirectory:
             self._token = self._read_token()
         return self._token
 
-    def socket_endpoint(self, name: str) -> str:
-        """Returns the ipc endpoint for a socket, in run/ or, where its path would be too long, in a private
-        directory below XDG_RUNTIME_DIR or the temp directory. Raises StateDirectoryUnusable."""
-        path = os.path.join(self.run_directory, name)
-        if len(os.fsencode(path)) > SOCKET_PATH_BYTES:
-            directory = self._fallback()
-            path = os.path.join(directory, name)
-            if len(os.fsencode(path)) > SOCKET_PATH_BYTES:
-                raise StateDirectoryUnusable(
-                    f"the socket path {path} has {len(os.fsencode(path))} bytes and the limit is {SOCKET_PATH_BYTES}; "
-                    "choose a shorter --state directory, or a shorter XDG_RUNTIME_DIR"
-                )
-            try:
-                _make_private(directory)
-                _check_private(directory)
-            except OSError as error:
-                raise _unusable(directory, error) from error
-        return f"ipc://{path}"
-
     def write_endpoint(self, endpoint: Endpoint) -> None:
         """Says where the supervisor is reached; a reader sees the old address or the new one, never half of it."""
         unfinished = f"{self.endpoint_path}.new"
@@ -160,11 +136,10 @@ class StateDirectory:
 
     def remove_endpoint(self) -> None:
         """Says that no supervisor is reached here any more."""
-        _quietly(os.unlink, self.endpoint_path)
-
-    def _fallback(self) -> str:
-        base = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
-        return os.path.join(base, f"gallery-supervisor-{os.getuid()}-{self.token}")
+        try:
+            os.unlink(self.endpoint_path)
+        except OSError:
+            pass  # a stale address is told from a live one by the lock and by the socket
 
     def _refuse_network(self) -> None:
         kind = file_system_type(self.path, self._mounts)
@@ -223,6 +198,18 @@ def is_network(kind: str) -> bool:
     return name in NETWORK_FUSE if family in ("fuse", "fuseblk") else kind in NETWORK_TYPES
 
 
+def make_private_directory(directory: str) -> None:
+    """Makes a directory for sockets outside the state directory. Raises StateDirectoryUnusable where it cannot be
+    ours alone: below a directory that others may write to, someone else may have made one of that name."""
+    try:
+        _make_private(directory)
+        found = os.lstat(directory)
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+            raise PermissionError(errno.EPERM, "is not a directory of ours that others cannot enter", directory)
+    except OSError as error:
+        raise _unusable(directory, error) from error
+
+
 def _make_private(directory: str) -> None:
     """Makes a directory 0700, whatever the umask; one that is there keeps its mode, but must be a directory."""
     try:
@@ -232,13 +219,6 @@ def _make_private(directory: str) -> None:
     except FileExistsError:
         if not os.path.isdir(directory):
             raise NotADirectoryError(errno.ENOTDIR, "is not a directory", directory) from None
-
-
-def _check_private(directory: str) -> None:
-    """In a directory that others may write to, a name could have been made by someone else."""
-    found = os.lstat(directory)
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        raise PermissionError(errno.EPERM, "is not a directory of ours that others cannot enter", directory)
 
 
 def _lock_alone(lock: int) -> None:
@@ -256,13 +236,6 @@ def _lock_alone(lock: int) -> None:
 def _read_pid(lock: int) -> int | None:
     text = os.pread(lock, 32, 0).strip()
     return int(text) if text.isdigit() else None
-
-
-def _quietly(drop: Callable[[str], None], path: str) -> None:
-    try:
-        drop(path)
-    except OSError:
-        pass  # what is not there, or not empty, stays; the next supervisor finds it again
 
 
 def _unusable(path: str, error: OSError) -> StateDirectoryUnusable:

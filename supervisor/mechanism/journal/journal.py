@@ -25,7 +25,7 @@ from supervisor.mechanism.journal.records import single
 from supervisor.mechanism.journal.stalls import FIRST_DELAY_SECONDS, Stalls, longer
 from supervisor.mechanism.journal.sync import SyncThread
 from supervisor.mechanism.journal.writer import JournalCommand, Queued, Writer, rows_of
-from supervisor.policy.commands import Query, SettleItems
+from supervisor.policy.commands import InsertItems, Note, Query, SettleItems
 from supervisor.policy.events import AnyEvent, JournalRefused, Recovered
 from supervisor.policy.items import Item
 
@@ -233,6 +233,10 @@ class Journal:
 
     def _refuse(self, queued: Queued, fault: str) -> bool:
         command, _ = queued
+        if isinstance(command, Note):
+            # A decision is told, not promised: one that cannot be kept stops nothing.
+            self._in_hand -= 1
+            return True
         peer, request_id = getattr(command, "peer", None), getattr(command, "request_id", None)
         if peer is None or request_id is None:
             return False
@@ -243,7 +247,7 @@ class Journal:
                 request_id=request_id,
                 code="journal",
                 message=f"the journal cannot keep this: {fault}",
-                was_insert=type(command).__name__ == "InsertItems",
+                was_insert=isinstance(command, InsertItems),
             )
         )
         return True

@@ -41,12 +41,23 @@ def add_notes(connection: sqlite3.Connection, notes: Sequence[tuple[Note, float]
     """Keeps decisions, each with the time it was taken at (seconds since the epoch)."""
     before = single(connection, "SELECT max(number) FROM decisions") or 0
     rows = [
-        (at, note.kind, note.message, note.slot, note.batch, note.path, msgspec.json.encode(note.figures).decode())
-        for note, at in notes
+        (at, note.kind, _text(note.message), note.slot, note.batch, note.path, _figures(note)) for note, at in notes
     ]
     connection.execute(_ADD_NOTES, (as_text(rows),))
     if (before + len(rows)) // DECISIONS_STEP != before // DECISIONS_STEP:
         connection.execute("DELETE FROM decisions WHERE number <= ?", (before + len(rows) - DECISIONS_KEPT,))
+
+
+def _text(message: str) -> str:
+    """A message may carry a file name as the operating system gave it; no database holds its surrogates."""
+    return message.encode("utf-8", "replace").decode()
+
+
+def _figures(note: Note) -> str:
+    try:
+        return msgspec.json.encode(note.figures).decode()
+    except (TypeError, UnicodeEncodeError, OverflowError):
+        return as_text({"figures": _text(repr(note.figures))})
 
 
 def quarantine(connection: sqlite3.Connection, item: int, facts: QuarantineFacts, at: float) -> None:

@@ -5,7 +5,9 @@ by one; from WHOLE_FROM on, one syncfs(2) for each file system is cheaper than a
 system for each file. A file that is gone was deleted by someone after it was published: its verdict stands.
 """
 
+import contextlib
 import ctypes
+import errno
 import os
 import sys
 import threading
@@ -16,7 +18,11 @@ from supervisor.mechanism.journal.stalls import FIRST_DELAY_SECONDS, Stalls, lon
 from supervisor.policy.commands import SettleItems
 
 WHOLE_FROM = 8
-GONE = (FileNotFoundError, NotADirectoryError)
+
+NOT_OURS = (
+    errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, errno.EISDIR, errno.ENXIO, errno.ENODEV,
+)  # fmt: skip
+"""Nothing, or no file, stands under the name any more: waiting would not bring ours back."""
 
 
 def sync_outputs(paths: Sequence[bytes]) -> None:
@@ -40,14 +46,13 @@ def sync_outputs(paths: Sequence[bytes]) -> None:
 def _sync_one(path: bytes) -> None:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    except GONE:
-        return
-    try:
-        os.fsync(descriptor)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
     except OSError as error:
-        raise OSError(error.errno, f"cannot sync to disk: {error.strerror}", path) from error
-    finally:
-        os.close(descriptor)
+        if error.errno not in NOT_OURS:
+            raise OSError(error.errno, error.strerror, path) from error
 
 
 def _sync_file_systems(directories: Sequence[bytes]) -> None:
@@ -59,15 +64,17 @@ def _sync_file_systems(directories: Sequence[bytes]) -> None:
             if device in done:
                 continue
             descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except GONE:
-            continue
-        done.add(device)
+        except OSError as error:
+            if error.errno in NOT_OURS:
+                continue
+            raise
         try:
             if _syncfs(descriptor) != 0:
                 number = ctypes.get_errno()
-                raise OSError(number, f"cannot sync the file system to disk: {os.strerror(number)}", directory)
+                raise OSError(number, os.strerror(number), directory)
         finally:
             os.close(descriptor)
+        done.add(device)
 
 
 def _find_syncfs() -> Callable[[int], int] | None:
@@ -87,6 +94,17 @@ def _find_syncfs() -> Callable[[int], int] | None:
 
 
 _syncfs = _find_syncfs()
+
+
+def _paths(group: Sequence[SettleItems]) -> list[bytes]:
+    """Returns the outputs of a group; what can be no path was never written."""
+    paths = []
+    for command in group:
+        for settlement in command.settlements:
+            for token in settlement.written:
+                with contextlib.suppress(ValueError):
+                    paths.append(from_token(token))
+    return [path for path in paths if path and b"\0" not in path]
 
 
 class SyncThread:
@@ -136,7 +154,7 @@ class SyncThread:
                 self._hand_on(command)
 
     def _sync(self, group: list[SettleItems]) -> bool:
-        paths = [from_token(token) for command in group for each in command.settlements for token in each.written]
+        paths = _paths(group)
         delay = FIRST_DELAY_SECONDS
         while True:
             try:
