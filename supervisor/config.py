@@ -196,7 +196,7 @@ class Reading:
         self.raise_faults()
         plain = {s.field: self.values[s.name] for s in _PLAIN if s.field in Config.__struct_fields__}
         plain["workers"] = plain["workers"] or usable_cores
-        plain["state_directory"] = self.state_directory
+        plain["state_directory"] = _utf8(self.state_directory)
         plain["socket_directory"] = plain["socket_directory"] or socket_directory(self.state_directory)
         return Config(**plain, recipes=all_recipes(self.user_recipes), watch=watch, limits=limits)
 
@@ -233,11 +233,11 @@ def default_file(environ: Mapping[str, str] | None = None) -> str:
 
 
 def socket_directory(state_directory: str, environ: Mapping[str, str] | None = None) -> str:
-    """Returns where the sockets of a state directory are: in it, or where its path is too long for a Unix socket
-    (or not UTF-8), in a short directory of this user named after it."""
+    """Returns where the sockets of a state directory are: in it, or where its path is too long for a Unix socket,
+    in a short directory of this user named after it."""
     own = os.path.join(state_directory, "run")
     raw = os.fsencode(own)
-    if len(raw) + 1 + len(FRONTEND) <= MAX_IPC_PATH_BYTES and _is_utf8(raw):
+    if len(raw) + 1 + len(FRONTEND) <= MAX_IPC_PATH_BYTES:
         return own
     environ = os.environ if environ is None else environ
     base = environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
@@ -342,9 +342,12 @@ def _base(variable: str, default: str, environ: Mapping[str, str] | None) -> str
     return value if value.startswith("/") else os.path.expanduser(default)
 
 
-def _is_utf8(raw: bytes) -> bool:
+def _utf8(directory: str) -> str:
+    """The state directory's name travels in JSON and to the library that opens sockets; images may be named anyhow."""
     try:
-        raw.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
+        directory.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"the name of the state directory is not UTF-8 ({os.fsencode(directory)!r}); choose another with --state"
+        ) from error
+    return directory

@@ -132,7 +132,7 @@ def _state(reading: Reading) -> Iterator[Finding]:
         yield Finding("ok", "state directory", f"{directory}, {show_size(free)} free{used}")
     sockets = reading.values["socket"] or socket_directory(directory)
     if reading.values["socket"] is None and not sockets.startswith(directory):
-        text = f"{sockets}, because the state directory's path is too long for a Unix socket (or not UTF-8)"
+        text = f"{sockets}, because the state directory's path is too long for a Unix socket"
         yield Finding("ok", "socket directory", text)
     else:
         yield Finding("ok", "socket directory", sockets)

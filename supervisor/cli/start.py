@@ -25,7 +25,8 @@ def _run(arguments: argparse.Namespace) -> int:
     from supervisor.mechanism.memory import usable_cores
 
     config = reading.config(usable_cores())
-    if not config.socket_directory.startswith(config.state_directory + "/"):  # that one is private as a whole
+    elsewhere = not config.socket_directory.startswith(config.state_directory + "/")
+    if elsewhere:  # the state directory is private as a whole
         _make_private(config.socket_directory)
 
     def announce(summary: StartSummary) -> None:
@@ -36,7 +37,11 @@ def _run(arguments: argparse.Namespace) -> int:
 
     from supervisor.loop import run  # everything the loop needs, only here
 
-    return run(config, announce)
+    try:
+        return run(config, announce)
+    finally:
+        if elsewhere:
+            _remove_if_empty(config.socket_directory)
 
 
 def describe(config: Config, reading: Reading, summary: StartSummary) -> list[str]:
@@ -96,6 +101,13 @@ def _make_private(directory: str) -> None:
             f"the socket directory {directory} is not ours alone (owner {found.st_uid}, mode "
             f"{stat.S_IMODE(found.st_mode):o}); name another one with --socket"
         )
+
+
+def _remove_if_empty(directory: str) -> None:
+    try:
+        os.rmdir(directory)
+    except OSError:
+        pass  # it is a directory of the user's, with other things in it
 
 
 VERBS = {"start": Verb(_configure, _run, START_SETTINGS, examples=_EXAMPLES)}

@@ -1,11 +1,13 @@
 """The story of a batch: a bar while it runs, rows for JSON, a summary in words."""
 
+import os
 import sys
 from typing import Any
 
 import msgspec
 
 from protocol.messages import BatchProgress, BatchRow, Counts
+from protocol.paths import from_token
 from supervisor.cli.find import Answerer, iter_results
 from supervisor.cli.output import path_fields, say, shown
 from supervisor.values import show_duration, show_size
@@ -138,7 +140,7 @@ def say_summary(answerer: Answerer, progress: BatchProgress, *, resumed: bool = 
         say("workers: " + ", ".join(events))
     if counts.failed or counts.quarantined:
         _say_failures(answerer, progress)
-    if progress.out is not None and counts.done + counts.cached:
+    if progress.out is not None and os.path.isdir(from_token(progress.out)):
         say(f"outputs below {shown(progress.out)}")
 
 

@@ -156,7 +156,11 @@ def test_sockets_of_a_deep_state_directory_are_put_elsewhere() -> None:
     assert short.startswith("/run/user/1/gallery-supervisor-")
     assert len(f"{short}/frontend") <= MAX_IPC_PATH_BYTES
     assert short != socket_directory("/" + "y" * 100, environ)
-    assert socket_directory("/caf\udce9", environ).startswith("/run/user/1/")
+
+
+def test_a_state_directory_that_is_not_utf8_is_refused(home: dict[str, str]) -> None:
+    with pytest.raises(UsageError, match="not UTF-8"):
+        read({"state": "/caf\udce9"}, environ=home).config(1)
 
 
 @pytest.mark.parametrize(
