@@ -16,6 +16,7 @@ a switch interval (5 ms); one statement over `json_each` works without the GIL f
 * `sync`       outputs reach the disk before their rows do
 * `stalls`     told once that the disk refuses, once that it takes again
 * `journal`    the thread that joins them; `offline` reads where no supervisor runs
+* `edition`    which SQLite this is
 """
 
 from supervisor.mechanism.journal.journal import Answered, Journal
