@@ -14,6 +14,7 @@ from protocol.errors import GalleryError, MachineError
 from protocol.sockets import is_listening
 from supervisor.cli.find import endpoint_of
 from supervisor.config import Reading
+from supervisor.mechanism.state import StateDirectory
 
 START_SECONDS = 60.0
 """The template needs about half a second, and up to 30 s pass where workers of a killed supervisor linger."""
@@ -21,6 +22,7 @@ STOP_EXTRA_SECONDS = 15.0
 """Beyond the drain: workers are terminated and killed (5 s each), the journal is closed."""
 EXIT_WHEN_IDLE = "10s"
 LOOK_SECONDS = 0.01
+EMERGENCY_EXIT = 75
 LOG_NAME = "supervisor.log"
 TOLD_BYTES = 4096
 
@@ -43,13 +45,10 @@ class OwnSupervisor:
         self._spawn()
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
+            self._look_at_child()
             endpoint = endpoint_of(self._reading)
-            if endpoint is not None and is_listening(endpoint):
+            if endpoint is not None and is_listening(endpoint) and (self._child is None or self._is_child_there()):
                 return endpoint
-            if self._child is not None and (code := self._child.poll()) is not None:
-                self._child = None
-                if code != 4:  # refused: another supervisor took the state directory, whose endpoint is on its way
-                    raise self._failed(code)
             time.sleep(LOOK_SECONDS)
         if self._child is None:
             raise self._failed(4)
@@ -61,9 +60,18 @@ class OwnSupervisor:
         """Whether the supervisor in use is our child (and not one that was there first)."""
         return self._child is not None
 
+    def leave(self) -> None:
+        """Lets our child live on with what others gave it; it leaves by itself when it is idle."""
+        self._child = None
+
     def has_died(self) -> bool:
-        """Tells whether our child is gone though nobody stopped it."""
-        return self._child is not None and self._child.poll() is not None
+        """Tells whether our child is gone though nobody stopped it. Raises where it stopped itself in an emergency:
+        starting it again is for a person to decide."""
+        code = None if self._child is None else self._child.poll()
+        if code == EMERGENCY_EXIT:
+            self._child = None
+            raise self._ended(code, "the supervisor stopped itself to protect the machine's memory")
+        return code is not None
 
     def stop(self, now: bool = False) -> None:
         """Stops our child, if there is one, and waits: TERM (twice to skip the drain), then KILL."""
@@ -107,14 +115,28 @@ class OwnSupervisor:
         finally:
             os.close(log)
 
+    def _look_at_child(self) -> None:
+        """Forgets a child that another supervisor was faster than; raises what any other one said at its end."""
+        if self._child is None or (code := self._child.poll()) is None:
+            return
+        self._child = None
+        if code != 4:
+            raise self._failed(code)
+
+    def _is_child_there(self) -> bool:
+        found = StateDirectory(self._reading.state_directory).read_endpoint()
+        return self._child is not None and found is not None and found.pid == self._child.pid
+
     def _failed(self, code: int) -> GalleryError:
-        said = []
+        return self._ended(code, f"the supervisor could not start (exit code {code}):")
+
+    def _ended(self, code: int, sentence: str) -> GalleryError:
         with open(self.log_path, "rb") as log:
-            log.seek(self._told_from)
+            log.seek(max(self._told_from, os.fstat(log.fileno()).st_size - TOLD_BYTES))
             said = log.read(TOLD_BYTES).decode("utf-8", "replace").strip().splitlines()
         lines = [line.removeprefix("supervisor: ") for line in said] or [f"its log is {self.log_path}"]
-        error = MachineError("\n".join([f"the supervisor could not start (exit code {code}):", *lines]))
-        error.__dict__["exit_code"] = code if code in (2, 4, 75) else 70
+        error = MachineError("\n".join([sentence, *lines]))
+        error.__dict__["exit_code"] = code if code in (2, 4, EMERGENCY_EXIT) else 70
         return error
 
 

@@ -84,6 +84,7 @@ class _Run:
                     progress = self._follow(client, bar)
                     bar.close()
                     say_summary(client, progress, resumed=self._resumed)
+                    self._leave_to_others(client)
                     return
             except NoSupervisor:
                 if not self._may_restart():
@@ -134,6 +135,13 @@ class _Run:
             bar.show(progress)
         assert self._last is not None
         return self._last
+
+    def _leave_to_others(self, client: Client) -> None:
+        """Who joined our supervisor in the meantime keeps it until that work is done."""
+        unfinished = [row.batch for row in client.batches() if row.state not in ("finished", "cancelled")]
+        if self._own.is_ours and unfinished:
+            say(f"the supervisor goes on with {', '.join(unfinished)}, and leaves when it is idle")
+            self._own.leave()
 
     def _say_kept(self, why: str) -> None:
         if self._opened is not None:
