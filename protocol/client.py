@@ -26,15 +26,7 @@ import msgspec
 
 from protocol import sockets
 from protocol.codec import decode_answer, encode
-from protocol.errors import (
-    BadMessage,
-    GalleryError,
-    MachineError,
-    NoSupervisor,
-    Refused,
-    UsageError,
-    WaitedTooLong,
-)
+from protocol.errors import BadMessage, NoSupervisor, WaitedTooLong
 from protocol.messages import (
     MAX_NAMES_A_CHUNK,
     AddItems,
@@ -74,6 +66,7 @@ from protocol.messages import (
     Welcome,
     Why,
 )
+from protocol.problems import error_of
 
 A = TypeVar("A", bound=Answer)
 
@@ -391,24 +384,6 @@ class OpenedBatch:
         if isinstance(answer, ItemsAdded):
             self.added += answer.added
             self.known += answer.known
-
-
-def error_of(problem: Problem) -> GalleryError:
-    """Returns the exception of a Problem: the class of its code, else the nearest one of its exit code."""
-    fallback = {2: UsageError, 3: NoSupervisor, 4: Refused, 5: WaitedTooLong}.get(problem.exit_code)
-    if fallback is None:
-        fallback = MachineError if problem.fault == "machine" else GalleryError
-    kind = next((k for k in _subclasses(GalleryError) if k.__dict__.get("code") == problem.code), fallback)
-    error = kind.__new__(kind)
-    Exception.__init__(error, problem.message)
-    error.__dict__.update(code=problem.code, fault=problem.fault, exit_code=problem.exit_code)
-    return error
-
-
-def _subclasses(kind: type[GalleryError]) -> Iterator[type[GalleryError]]:
-    for child in kind.__subclasses__():
-        yield child
-        yield from _subclasses(child)
 
 
 def _bounded(names: list[str]) -> Iterator[list[str]]:

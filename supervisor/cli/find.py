@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
 
-from protocol.client import DEFAULT_TIMEOUT_SECONDS, Client, error_of
+from protocol.client import DEFAULT_TIMEOUT_SECONDS, Client
 from protocol.errors import BadMessage, NoSupervisor
 from protocol.messages import Answer, AnyAnswer, AnyRequest, ItemState, Problem, Results, ResultsPage
+from protocol.problems import error_of
 from protocol.sockets import is_listening
 from supervisor.cli.options import client_settings
 from supervisor.config import FRONTEND, Reading

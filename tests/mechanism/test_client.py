@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from protocol import sockets
-from protocol.client import CHUNK_NAMES, WINDOW, Client, error_of
+from protocol.client import CHUNK_NAMES, WINDOW, Client
 from protocol.codec import decode_request, encode
 from protocol.errors import NoSupervisor, OutputClash, Refused, UnknownBatch, UsageError, WaitedTooLong
 from protocol.messages import (
@@ -38,6 +38,7 @@ from protocol.messages import (
     Summary,
     Welcome,
 )
+from protocol.problems import error_of
 
 Script = Callable[[AnyRequest], list[Answer]]
 
