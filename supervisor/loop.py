@@ -34,7 +34,7 @@ from supervisor.mechanism.processes import Processes, wait_for_orphans
 from supervisor.mechanism.remains import empty_directory, remove_partial
 from supervisor.mechanism.router import Router
 from supervisor.mechanism.signals import Signals
-from supervisor.mechanism.state import Endpoint, StateDirectory
+from supervisor.mechanism.state import Endpoint, StateDirectory, make_private_directory
 from supervisor.policy.events import Recovered
 from supervisor.policy.pool import Pool
 from supervisor.policy.sizes import human
@@ -83,7 +83,7 @@ def _open(config: Config, closing: contextlib.ExitStack) -> tuple[Hands, Pool, S
     mailbox: Mailbox[Letter] = Mailbox()
     journal = Journal(state.path, mailbox.post)
     recovered = _recover(config, state, journal, log)
-    os.makedirs(config.socket_directory, mode=0o700, exist_ok=True)
+    make_private_directory(config.socket_directory)
     router = Router(frontend=config.frontend_endpoint, backend=config.backend_endpoint, events=config.events_endpoint)
     closing.callback(router.close)
     journal.start()

@@ -8,7 +8,7 @@ from the state, or handed to the journal.
 from typing import Any, assert_never
 
 from protocol import messages as m
-from protocol.errors import GalleryError, Refused, UnknownBatch, UnknownRecipe
+from protocol.errors import GalleryError, Refused, UnknownBatch, UnknownRecipe, UsageError
 from supervisor.policy import report
 from supervisor.policy.commands import (
     CancelItems,
@@ -121,9 +121,9 @@ def _open(state: PoolState, peer: bytes, request: m.OpenBatch, now: float) -> li
     if recipe is None:
         raise UnknownRecipe(request.recipe, list(state.settings.recipes))
     if request.out is not None and not request.out.startswith("/"):
-        raise Refused(f"out must be an absolute path, not {request.out!r}")
+        raise UsageError(f"out must be an absolute path, not {request.out!r}")
     if abs(request.priority) > PRIORITY_LIMIT:
-        raise Refused(f"priority {request.priority} is out of range: -{PRIORITY_LIMIT} to {PRIORITY_LIMIT}")
+        raise UsageError(f"priority {request.priority} is out of range: -{PRIORITY_LIMIT} to {PRIORITY_LIMIT}")
     name = request.batch if request.batch is not None else _new_name(state)
     record = BatchRecord(
         batch=name,
@@ -147,9 +147,10 @@ def _new_name(state: PoolState) -> str:
 def _add(state: PoolState, peer: bytes, request: m.AddItems) -> list[Command]:
     _must_take(state)
     if len(request.names) > m.MAX_NAMES_A_CHUNK:
-        raise Refused(f"{len(request.names):,} names in one message; the limit is {m.MAX_NAMES_A_CHUNK:,}")
+        raise UsageError(f"{len(request.names):,} names in one message; the limit is {m.MAX_NAMES_A_CHUNK:,}")
     if not request.root.startswith("/"):
-        raise Refused(f"root must be an absolute path, not {request.root!r}")
+        raise UsageError(f"root must be an absolute path, not {request.root!r}")
+    _check_names(request)
     waiting = state.queue.pending
     if waiting + len(request.names) > state.settings.queue_max_items:
         raise Refused(
@@ -170,6 +171,16 @@ def _add(state: PoolState, peer: bytes, request: m.AddItems) -> list[Command]:
             names=request.names,
         )
     ]
+
+
+def _check_names(request: m.AddItems) -> None:
+    if request.prefix.endswith("/") or (request.prefix.startswith("/") and not request.prefix.startswith("//base64:")):
+        raise UsageError(f"prefix must be a relative path without a slash at its end, not {request.prefix!r}")
+    joined = "\n".join(request.names)
+    if "\0" in joined or "\0" in request.root or "\0" in request.prefix:
+        raise UsageError("a file name cannot hold a NUL byte")
+    if not all(request.names):
+        raise UsageError("a file name cannot be empty")
 
 
 def on_created(state: PoolState, event: BatchCreated) -> list[Command]:
