@@ -13,6 +13,7 @@ from tests.galleries import write
 from tests.mechanism.performing import Bench, outputs, step
 from workers import specimens
 from workers.images.geometry import parse_size
+from workers.operations import thumbnail as thumbnails
 
 SMALL, LARGE = (320, 200), (1400, 900)
 """Below and above the size where the decoder changes from Pillow to libvips."""
@@ -154,6 +155,20 @@ def test_rungs_never_enlarge_and_are_always_written(tmp_path: Path) -> None:
     for name, size in made.items():
         with Image.open(tmp_path / "out" / name) as picture:
             assert picture.size == size
+
+
+def test_rungs_of_one_size_are_encoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded: list[tuple[int, int]] = []
+    encode = thumbnails.encode
+
+    def counted(picture: Image.Image, kind: Any, quality: int) -> bytes:
+        encoded.append(picture.size)
+        return encode(picture, kind, quality)
+
+    monkeypatch.setattr(thumbnails, "encode", counted)
+    rungs = step("thumbnail", sizes=[64, 256, 512, 1024])
+    report = Bench(tmp_path).run(write(tmp_path, "s.png", specimens.flat_png(200, 150)), rungs)
+    assert encoded == [(200, 150), (64, 48)] and len(report.written) == 4
 
 
 SIZES = {

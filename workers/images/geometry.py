@@ -9,6 +9,7 @@
 The label that goes into the output's name is the size without its mark, with `up` or `exact` behind it.
 """
 
+import functools
 import re
 from typing import Literal
 
@@ -52,6 +53,7 @@ class Size(msgspec.Struct, frozen=True):
         return min(scale, MAX_SIDE / width, MAX_SIDE / height)
 
 
+@functools.lru_cache(maxsize=256, typed=True)
 def parse_size(text: int | str) -> Size:
     """Returns the size that `text` names. Raises ValueError that says what is allowed."""
     found = _SYNTAX.fullmatch(str(text).replace(" ", ""))

@@ -66,10 +66,13 @@ def _beside(header: Header, parameters: Thumbnail) -> int:
 
 def _run(work: Work, parameters: Thumbnail) -> None:
     upright = work.source.header.upright
+    made: tuple[tuple[int, int], bytes] | None = None
     rungs = [(size.fit(*upright), size) for size in _sizes(parameters)]
     for (width, height), size in sorted(rungs, key=lambda rung: rung[0][0] * rung[0][1], reverse=True):
         picture = work.source.picture(width, height)
-        content = encode(picture, parameters.format, parameters.quality)
+        if made is None or made[0] != (width, height):  # rungs above a small image's size are all the same
+            made = (width, height), encode(picture, parameters.format, parameters.quality)
+        content = made[1]
         work.publish("thumbnail", size.label, _EXTENSIONS[parameters.format], picture, content)
 
 
