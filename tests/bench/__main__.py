@@ -1,0 +1,60 @@
+"""`python -m tests.bench [NAME ...] [--json] [--gallery DIR] [--quick]`: exit code 1 when a target is missed."""
+
+import argparse
+import signal
+import sys
+from types import FrameType
+
+from tests.bench.machine import machine
+from tests.bench.registry import BENCHMARKS
+from tests.bench.report import json_line, table
+from tests.bench.rows import Row
+from tests.bench.terms import Terms
+
+INTERRUPTED = 130
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs what is named, everything where nothing is; returns the exit code."""
+    given = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, _interrupt)  # what was started is ended on the way out, as on Ctrl-C
+    terms = Terms(runs=3 if given.quick else 5, quick=given.quick, gallery=given.gallery, scale=given.scale)
+    here = machine()
+    rows: list[Row] = []
+    try:
+        for name in given.names or BENCHMARKS:
+            print(f"{name}: {BENCHMARKS[name].about} ...", file=sys.stderr, flush=True)
+            for row in BENCHMARKS[name].run(terms):
+                rows.append(row)
+                if given.json:
+                    print(json_line(row, here), flush=True)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    finally:
+        if not given.json and rows:
+            print(here, *table(rows), sep="\n")
+    return 1 if any(row.met is False for row in rows) else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    listing = "\n".join(f"  {name:12}issue {entry.issue}: {entry.about}" for name, entry in BENCHMARKS.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench",
+        description="Measures what is promised in figures.",
+        epilog=f"benchmarks:\n{listing}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", choices=[*BENCHMARKS, []], help="which ones [all]")
+    parser.add_argument("--json", action="store_true", help="one JSON object a row")
+    parser.add_argument("--gallery", metavar="DIR", help="photos for the thumbnails [made by code]")
+    parser.add_argument("--quick", action="store_true", help="3 runs instead of 5, and smaller ones")
+    parser.add_argument("--scale", type=float, default=1.0, help=argparse.SUPPRESS)
+    return parser
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

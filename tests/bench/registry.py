@@ -1,0 +1,30 @@
+"""The benchmarks by name. One file each; a new one is a file and a line here."""
+
+from collections.abc import Callable, Iterator
+
+import msgspec
+
+from tests.bench import footprint, kills, overshoot, rest, throughput, thumbnails
+from tests.bench.rows import Row
+from tests.bench.terms import Terms
+
+Benchmark = Callable[[Terms], Iterator[Row]]
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """A benchmark: `issue` is the one whose table it belongs to."""
+
+    issue: int
+    run: Benchmark
+    about: str
+
+
+BENCHMARKS: dict[str, Entry] = {
+    "noop": Entry(2, throughput.whole, "durable no-op items a second, and the loop's turns meanwhile"),
+    "noop-one": Entry(2, throughput.single, "the same with a batch size of 1"),
+    "thumbnails": Entry(2, thumbnails.run, "thumbnails of a gallery, against a bare pool"),
+    "kill": Entry(2, kills.run, "kill -9 of a busy worker to its images running again"),
+    "overshoot": Entry(2, overshoot.run, "memory past the hard limit at 1 GB/s"),
+    "memory": Entry(2, footprint.run, "memory of the supervisor and 4 idle workers"),
+    "rest": Entry(2, rest.run, "processor time of a supervisor at rest"),
+}
