@@ -18,7 +18,7 @@ from protocol.messages import Grant, Granted, ItemError, Root
 from supervisor.policy.commands import Command, FetchItems, Note, SettleItems, TellWorker
 from supervisor.policy.items import Item, Settlement, detail_of_error
 from supervisor.policy.levels import Level
-from supervisor.policy.queue import FETCH_ITEMS, SPECIALS_BEFORE_OTHERS, Batch
+from supervisor.policy.queue import SPECIALS_BEFORE_OTHERS, Batch
 from supervisor.policy.sizes import human
 from supervisor.policy.state import Lease, PoolState, Slot
 from supervisor.policy.stopping import recycle
@@ -38,13 +38,14 @@ def lend(state: PoolState, now: float) -> list[Command]:
     full = state.queue.in_the_way()
     if full is not None:
         full.rewind(state.away_ids(full) | full.settling_ids)
-    commands += [_fetch(batch) for batch in state.queue.wants_fetch()]
+    commands += [_fetch(state, batch) for batch in state.queue.wants_fetch()]
     if not may_admit(state, now):
         return commands
     for slot in _idle(state):
         if state.level >= Level.CRITICAL and state.leases:
             break
-        if _known(state, slot, now):
+        # An offer to one worker may have made another one leave.
+        if slot.worker is not None and slot.worker.state == "IDLE" and _known(state, slot, now):
             commands += _offer(state, slot, now)
     return commands
 
@@ -60,9 +61,9 @@ def may_admit(state: PoolState, now: float) -> bool:
     )
 
 
-def _fetch(batch: Batch) -> FetchItems:
+def _fetch(state: PoolState, batch: Batch) -> FetchItems:
     batch.fetching = True
-    return FetchItems(batch=batch.name, after=batch.cursor, limit=FETCH_ITEMS)
+    return FetchItems(batch=batch.name, after=batch.cursor, limit=state.queue.fetch_items)
 
 
 def _idle(state: PoolState) -> list[Slot]:
@@ -91,7 +92,7 @@ def _offer(state: PoolState, slot: Slot, now: float) -> list[Command]:
                 return []
             items = _take(state, slot, batch, single)
             return [_grant(state, slot, batch, items, reserved, False, now)]
-        if not batch.exhausted:
+        if batch.fetching:
             return []
     for batch in runnable:
         if batch.special:
@@ -121,19 +122,21 @@ def _offer_large(state: PoolState, slot: Slot, batch: Batch, now: float) -> list
         )
     others_idle = not state.busy_elsewhere(slot)
     for item in list(batch.special):
-        wanted = int(item.needs_bytes * LARGE_MARGIN)
+        # After a death by memory the figure is a guess from that death: it never makes the image too large.
+        needs = min(item.needs_bytes, state.room_bytes()) if item.memory_charges else item.needs_bytes
+        wanted = int(needs * LARGE_MARGIN)
         if not others_idle and (item.memory_charges or wanted > free):
             continue
-        if item.needs_bytes > state.room_bytes():
+        if needs > state.room_bytes():
             batch.special.remove(item)
             return refuse_too_large(state, batch, item, state.room_bytes())
-        if item.needs_bytes > free and _on_the_move(state, slot):
+        if needs > free and _on_the_move(state, slot):
             return []
-        if item.needs_bytes > free and (fat := _fattest_idle(state, slot)) is not None:
+        if needs > free and (fat := _fattest_idle(state, slot)) is not None:
             why = "a large image is next and needs the memory this idle worker holds"
             return recycle(state, fat, now, "large_image", why)
         batch.special.remove(item)
-        return [_grant(state, slot, batch, [item], max(free, item.needs_bytes) if others_idle else wanted, True, now)]
+        return [_grant(state, slot, batch, [item], max(free, needs) if others_idle else wanted, True, now)]
     return []
 
 

@@ -203,7 +203,9 @@ def from_record(record: BatchRecord, order: int) -> Batch:
 class Queue:
     """The unfinished batches, in the order in which they are served."""
 
-    def __init__(self) -> None:
+    def __init__(self, window_items: int = WINDOW_ITEMS, fetch_items: int = FETCH_ITEMS) -> None:
+        self.window_items = window_items
+        self.fetch_items = fetch_items
         self.batches: dict[str, Batch] = {}
         self._opened = 0
         self._serving: list[Batch] | None = None
@@ -245,22 +247,22 @@ class Queue:
         return sum(batch.pending for batch in self.batches.values())
 
     def wants_fetch(self) -> list[Batch]:
-        """Returns the batches whose window should be filled now, in serving order, within WINDOW_ITEMS."""
+        """Returns the batches whose window should be filled now, in serving order, within the window's size."""
         hungry = [
             batch
             for batch in self.runnable()
-            if not batch.fetching and not batch.exhausted and batch.windowed < FETCH_ITEMS
+            if not batch.fetching and not batch.exhausted and batch.windowed < self.fetch_items
         ]
         if not hungry:
             return []
-        under_way = sum(FETCH_ITEMS for batch in self.batches.values() if batch.fetching)
-        room = WINDOW_ITEMS - self.windowed - under_way
-        return hungry[: max(0, room // FETCH_ITEMS)]
+        under_way = sum(self.fetch_items for batch in self.batches.values() if batch.fetching)
+        room = self.window_items - self.windowed - under_way
+        return hungry[: max(0, room // self.fetch_items)]
 
     def in_the_way(self) -> Batch | None:
         """Returns a batch whose window must be given up: the window is full, and the batch whose turn it is has none
         of it. One that may not run now goes first, else the one that is served last. None: nobody is in the way."""
-        if WINDOW_ITEMS - self.windowed >= FETCH_ITEMS:
+        if self.window_items - self.windowed >= self.fetch_items:
             return None
         order = self.serving()
         first = next((batch for batch in order if batch.runnable and (batch.windowed or not batch.exhausted)), None)

@@ -14,7 +14,7 @@ from supervisor.policy.interval import Growth
 from supervisor.policy.items import Item
 from supervisor.policy.levels import Level, Levels
 from supervisor.policy.limits import Limits, Widenings, room_bytes, worker_limits
-from supervisor.policy.queue import Batch, Queue
+from supervisor.policy.queue import FETCH_ITEMS, WINDOW_ITEMS, Batch, Queue
 from supervisor.policy.restart import Restarts
 from supervisor.policy.watch_settings import WatchSettings
 from supervisor.policy.worker import Worker
@@ -37,6 +37,8 @@ class PoolSettings(msgspec.Struct, frozen=True, kw_only=True):
     """From KILL to saying that the process does not die (it hangs in the kernel)."""
     batch_size_max: int = 512
     queue_max_items: int = 5_000_000
+    window_items: int = WINDOW_ITEMS
+    fetch_items: int = FETCH_ITEMS
     inserts_max: int = 256
     """Chunks that may wait for the journal; further ones are refused as busy."""
     sample_stale_seconds: float = 2.5
@@ -96,7 +98,7 @@ class PoolState:
         self.settings = settings
         self.random = random
         self.started_at = now
-        self.queue = Queue()
+        self.queue = Queue(settings.window_items, settings.fetch_items)
         self.slots = [
             Slot(index=index, batch_size=BatchSize(max_size=settings.batch_size_max), restarting=Restarts())
             for index in range(settings.workers)
