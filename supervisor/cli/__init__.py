@@ -22,6 +22,7 @@ from protocol.errors import GalleryError
 from supervisor import __version__
 
 VERBS = {
+    "demo": ("demo", "see it work, on a gallery and with trouble made for it"),
     "start": ("start", "run a supervisor in the foreground"),
     "stop": ("stop", "drain and stop the supervisor"),
     "run": ("run", "process images, from start to summary"),
@@ -48,6 +49,7 @@ VERBS = {
 _HELP = """usage: supervisor VERB [...]        'supervisor VERB --help' tells more
 
 Runs image work over large galleries in small memory. Begin with
+  supervisor demo
   supervisor run PHOTOS --out THUMBS
 
 {verbs}

@@ -109,8 +109,9 @@ class OwnSupervisor:
             ) from error
         try:
             self._told_from = os.fstat(log).st_size
+            environment = child_environment()
             self._child = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=_environment()
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=environment
             )
         finally:
             os.close(log)
@@ -140,8 +141,8 @@ class OwnSupervisor:
         return error
 
 
-def _environment() -> dict[str, str]:
-    """Returns the child's environment: it finds our packages where we are, not in the current directory."""
+def child_environment() -> dict[str, str]:
+    """Returns the environment of a child of ours: it finds our packages where we are, not in the current directory."""
     import supervisor
 
     root = os.path.dirname(os.path.dirname(os.path.abspath(supervisor.__file__)))

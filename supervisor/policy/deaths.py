@@ -187,7 +187,7 @@ def _judge(
     return [
         ChargeItems(charges=[charge_row(item)]),
         Note(
-            kind="charged" if charge is not blame.Charge.NOTHING else "returned",
+            kind="returned" if fate is Fate.BACK else "charged",
             slot=slot.index,
             batch=batch.name,
             path=path,
