@@ -210,6 +210,10 @@ def _grant(
     batch.leased += len(items)
     if batch.began_at is None:
         batch.began_at = now
+    watch = state.settings.watch
+    if state.sample_at > now + watch.interval_max_seconds:
+        # The pool was idle and is looked at as seldom: at 1 GB/s that would be a gigabyte unseen.
+        state.sample_at = now + watch.interval_min_seconds
     record = batch.record
     return TellWorker(
         slot=slot.index,

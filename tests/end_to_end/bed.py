@@ -80,7 +80,7 @@ class Ended(NamedTuple):
         return row
 
     @property
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[Any]:
         """Every line of standard output, as JSON."""
         return [json.loads(line) for line in self.out.splitlines()]
 
@@ -90,7 +90,7 @@ class Command:
 
     def __init__(self, words: Sequence[str | bytes], environment: dict[str, str], prefix: Sequence[str] = ()) -> None:
         self.words = words
-        self._out, self._err = tempfile.TemporaryFile(), tempfile.TemporaryFile()
+        self._out, self._err = (os.fdopen(os.memfd_create(name), "w+b") for name in ("out", "err"))
         self.process = subprocess.Popen(
             [*prefix, *COMMAND, *words], env=environment, stdin=subprocess.DEVNULL, stdout=self._out, stderr=self._err,
             cwd="/", start_new_session=True,

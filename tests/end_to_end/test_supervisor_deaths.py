@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import sqlite3
+from functools import partial
 
 from PIL import Image
 
@@ -16,6 +17,18 @@ from tests.end_to_end.bed import Bed, children_of, lives, settled, wait_for
 
 KILLS = 20
 IMAGES = 400
+
+
+def has_settled(client: Client, batch: str, count: int) -> bool:
+    return settled(client.progress(batch)) >= count
+
+
+def all_gone(pids: set[int]) -> bool:
+    return not any(map(lives, pids))
+
+
+def works_on(client: Client, path: str) -> bool:
+    return any(worker.current == path for worker in client.status().workers)
 
 
 def check_outputs(bed: Bed, done: list[str]) -> None:
@@ -56,13 +69,11 @@ def test_supervisor_killed_at_20_instants_loses_nothing_it_acknowledged(bed: Bed
             batch.flush()
             acknowledged = upto
             goal = settled(client.progress("all")) + chance.randrange(12)
-            wait_for(
-                lambda client=client, goal=goal: settled(client.progress("all")) >= min(goal, acknowledged), "some work"
-            )
+            wait_for(partial(has_settled, client, "all", min(goal, acknowledged)), "some work")
             family |= children_of(command.pid)
         os.kill(command.pid, signal.SIGKILL)
         command.process.wait()
-        wait_for(lambda family=family: not any(map(lives, family)), "template and workers have died with it")
+        wait_for(partial(all_gone, family), "template and workers have died with it")
         if round_number % 5 == 0:
             now = set(verdicts(bed))
             assert seen <= now, "a verdict was lost"
@@ -127,11 +138,9 @@ def test_image_in_progress_at_three_unclean_stops_is_quarantined(bed: Bed) -> No
         client = bed.client()
         if not stop:
             batch = bed.submit(client, names, recipe="hanging", out=None)
-        wait_for(
-            lambda c=client: any(w.current == bed.photo(names[0]) for w in c.status().workers), "it is in progress"
-        )
+        wait_for(partial(works_on, client, bed.photo(names[0])), "it is in progress")
         if stop:
-            wait_for(lambda c=client: settled(c.progress(batch)) == 3, "the others are done")
+            wait_for(partial(has_settled, client, batch, 3), "the others are done")
         client.close()
         os.kill(command.pid, signal.SIGKILL)
         command.process.wait()

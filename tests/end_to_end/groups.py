@@ -1,0 +1,70 @@
+"""Memory control groups of a test: made below our own, removed again whatever happened."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from supervisor.mechanism.memory.cgroup_tree import find_group
+from tests.end_to_end.bed import wait_for
+
+
+class MemoryGroup:
+    """A group with a limit; commands enter it by `prefix`."""
+
+    def __init__(self, path: str, version: int) -> None:
+        self.path = path
+        self.version = version
+        self.prefix = ("sh", "-c", f'echo $$ > {path}/cgroup.procs && exec "$@"', "sh")
+
+    def set_limit(self, limit_bytes: int) -> None:
+        """Changes the limit, with no swap beside it. Raises OSError where the kernel refuses."""
+        names = ("memory.limit_in_bytes",) if self.version == 1 else ("memory.max",)
+        for name in names:
+            Path(self.path, name).write_text(str(limit_bytes))
+
+    def oom_kills(self) -> int:
+        """Returns how many processes the kernel killed here for want of memory."""
+        name = "memory.oom_control" if self.version == 1 else "memory.events"
+        for line in Path(self.path, name).read_text().splitlines():
+            key, _, value = line.partition(" ")
+            if key == "oom_kill":
+                return int(value)
+        pytest.skip(f"this kernel does not count OOM kills in {name}")
+
+    def members(self) -> list[int]:
+        """Returns the pids in it."""
+        return [int(line) for line in Path(self.path, "cgroup.procs").read_text().split()]
+
+
+@contextlib.contextmanager
+def memory_group(limit_bytes: int) -> Iterator[MemoryGroup]:
+    """Gives a group of `limit_bytes`; skips the test, naming what is missing, where none can be made."""
+    own = find_group("memory")
+    if own is None:
+        pytest.skip("no memory control group here")
+    path = f"{own.path}/gallery-supervisor-e2e-{os.getpid()}"
+    try:
+        os.mkdir(path)
+    except OSError as error:
+        pytest.skip(f"no memory control group can be made below {own.path}: {error.strerror}")
+    group = MemoryGroup(path, own.version)
+    try:
+        try:
+            group.set_limit(limit_bytes)
+        except OSError as error:
+            pytest.skip(f"{own.path} does not hand the memory controller down: {error.strerror}")
+        yield group
+    finally:
+        wait_for(lambda: not group.members(), f"everybody has left {path}")
+        wait_for(lambda: _removed(path), f"{path} is removed")
+
+
+def _removed(path: str) -> bool:
+    try:
+        os.rmdir(path)
+    except OSError:
+        return False  # the kernel takes a moment to forget the dead
+    return True
