@@ -115,6 +115,7 @@ class _Demo:
         else:
             for line in story.lines():
                 print(line)
+            sys.stdout.flush()
             self._say_what_next(progress)
         return 0 if story.kept else 1
 

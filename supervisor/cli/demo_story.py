@@ -5,6 +5,7 @@ broken, so that the demo cannot praise what did not happen.
 """
 
 import os
+import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -18,6 +19,7 @@ BAD = {"corrupt.png": "corrupt", "empty.jpg": "corrupt", "text.jpg": "unsupporte
 """Files of the demo's gallery that are no whole images, and the kind of error each has to end with."""
 HALF, GIANT = "truncated.jpg", "giant.png"
 THUMBNAILS = 2
+COLUMNS = 118
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,7 +89,10 @@ class Story:
         yield ""
         for promise in self.promises:
             yield f"  {'ok  ' if promise.kept else 'FAIL'}  {promise.text}"
-            yield from (f"        {seen.short(detail)}" for detail in promise.details)
+            for detail in promise.details:
+                yield from textwrap.wrap(
+                    seen.short(detail), COLUMNS, initial_indent=" " * 8, subsequent_indent=" " * 10
+                )
         broken = sum(not promise.kept for promise in self.promises)
         yield ""
         if broken:
@@ -187,8 +192,9 @@ def _killed(seen: Seen) -> Promise:
         row = seen.result(seen.name(death.path))
         kept &= back is not None and row.get("state") == "done"
         details.append(
-            f"{seen.name(death.path)}, in progress, went back {'un' if back else ''}charged with {others} more of its "
-            f"lease; in the end: {row.get('state', 'no verdict')}, by worker {row.get('worker')}"
+            f"{seen.name(death.path)}, in progress, went back {'un' if back else ''}charged"
+            + (f" with {others} more of its lease" if others else "")
+            + f"; in the end: {row.get('state', 'no verdict')}, by worker {row.get('worker')}"
         )
     return Promise("killed", kept, text, details)
 
