@@ -151,6 +151,12 @@ def _add(state: PoolState, peer: bytes, request: m.AddItems) -> list[Command]:
     if not request.root.startswith("/"):
         raise UsageError(f"root must be an absolute path, not {request.root!r}")
     _check_names(request)
+    batch = state.queue.batches.get(request.batch)
+    if batch is not None and batch.record.hold and batch.items + len(request.names) > state.settings.queue_max_items:
+        raise UsageError(
+            f"batch {batch.name} is held until it is complete, and would have more items than the queue takes "
+            f"(queue_max_items is {state.settings.queue_max_items:,}): submit it without hold, or in parts"
+        )
     waiting = state.queue.pending
     if waiting + len(request.names) > state.settings.queue_max_items:
         raise Refused(

@@ -114,4 +114,18 @@ def finish(state: PoolState, now: float) -> list[Command]:
     if not late and (state.changes or any(batch.settling for batch in state.queue.batches.values())):
         return []
     state.exit_code = 0
-    return [StopLoop(exit_code=0)]
+    return [*_keep_summaries(state, now), StopLoop(exit_code=0)]
+
+
+def _keep_summaries(state: PoolState, now: float) -> list[Command]:
+    """Keeps what unfinished batches took so far: the supervisor that resumes them adds to it."""
+    return [
+        ChangeBatch(
+            batch=batch.name,
+            state="paused" if batch.paused is not None else "running",
+            paused=batch.paused,
+            summary=state.summary_of(batch, now),
+        )
+        for batch in state.queue.batches.values()
+        if batch.began_at is not None and not batch.closing and not batch.cancelled
+    ]
