@@ -11,5 +11,5 @@ come in (`events`), commands go out (`commands`), `Pool` joins the parts:
 * `watch`      memory: limits of a worker, levels of the whole, how often to look
 * `restart`    when a dead worker may be replaced
 * `blame`      which death charges which image with what
-* `report`     status and progress, from the state
+* `status`     status and progress, from the state
 """

@@ -9,7 +9,7 @@ from typing import Any, assert_never
 
 from protocol import messages as m
 from protocol.errors import GalleryError, Refused, UnknownBatch, UnknownRecipe, UsageError
-from supervisor.policy import report
+from supervisor.policy import status
 from supervisor.policy.commands import (
     CancelItems,
     ChangeBatch,
@@ -79,7 +79,7 @@ def _answer(state: PoolState, peer: bytes, request: m.AnyRequest, now: float) ->
         case m.ResumeWork():
             return _resume(state, peer, request)
         case m.StatusRequest():
-            return [Reply(peer=peer, answer=report.status(state, request.id, now))]
+            return [Reply(peer=peer, answer=status.status(state, request.id, now))]
         case m.QuarantineDrop():
             return [ForgetQuarantine(peer=peer, request_id=request.id, path=request.path, retry=request.retry)]
         case m.Stop():
@@ -251,7 +251,7 @@ def _progress(state: PoolState, peer: bytes, request: m.Progress, now: float) ->
     batch = state.queue.batches.get(request.batch)
     if batch is None:
         return [Query(peer=peer, request=request)]
-    return [Reply(peer=peer, answer=report.progress(state, batch, request.id, now))]
+    return [Reply(peer=peer, answer=status.progress(state, batch, request.id, now))]
 
 
 def _batch(state: PoolState, name: str) -> Batch:
@@ -266,14 +266,14 @@ def _cancel(state: PoolState, peer: bytes, request: m.CancelBatch, now: float) -
     if batch is None:
         return [Query(peer=peer, request=m.Progress(id=request.id, batch=request.batch))]
     if batch.closing or batch.cancelled:
-        return [Reply(peer=peer, answer=report.progress(state, batch, request.id, now))]
+        return [Reply(peer=peer, answer=status.progress(state, batch, request.id, now))]
     batch.cancelled = True
     batch.open = False
     return [
         change_batch(state, batch, "cancelled"),
         sweep(state, batch),
         Note(kind="cancelled", batch=batch.name, message=f"batch {batch.name} is cancelled; what runs is finished"),
-        Reply(peer=peer, answer=report.progress(state, batch, request.id, now)),
+        Reply(peer=peer, answer=status.progress(state, batch, request.id, now)),
     ]
 
 
@@ -313,7 +313,7 @@ def on_retried(state: PoolState, event: ItemsRetried, now: float) -> list[Comman
     return [
         *commands,
         Note(kind="retried", batch=batch.name, message=f"batch {batch.name}: {count} items are tried again"),
-        Reply(peer=event.peer, answer=report.progress(state, batch, event.request_id, now)),
+        Reply(peer=event.peer, answer=status.progress(state, batch, event.request_id, now)),
     ]
 
 

@@ -210,6 +210,7 @@ def _grant(
     batch.leased += len(items)
     if batch.began_at is None:
         batch.began_at = now
+    batch.peak_bytes = max(batch.peak_bytes, state.used_bytes)
     watch = state.settings.watch
     if state.sample_at > now + watch.interval_max_seconds:
         # The pool was idle and is looked at as seldom: at 1 GB/s that would be a gigabyte unseen.

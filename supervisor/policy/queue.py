@@ -121,6 +121,22 @@ class Batch(msgspec.Struct, kw_only=True):
             cancelled=counts["cancelled"],
         )
 
+    def so_far(self, now: float, budget_bytes: int) -> Summary:
+        """Returns what running the batch has taken up to now, under earlier supervisors too."""
+        seconds = self.busy_seconds + (now - self.began_at if self.began_at is not None else 0.0)
+        worked = self.settled - self.counts["cancelled"]
+        return Summary(
+            seconds=round(seconds, 3),
+            items_per_second=round(worked / seconds, 3) if seconds > 0 else 0.0,
+            peak_bytes=self.peak_bytes,
+            budget_bytes=budget_bytes,
+            recycles=dict(self.recycles),
+            restarts=self.restarts,
+            kills=self.kills,
+            batch_shrinks=self.batch_shrinks,
+            oom_kills=self.oom_kills,
+        )
+
     def path(self, item: Item) -> str:
         """Returns the token of the item's input."""
         root, prefix = self.roots[item.root]

@@ -5,7 +5,7 @@ and the liar is killed. A report for a lease that is no longer the worker's (it 
 ignored: its items have gone back to the queue, and doing one twice has the same effect as doing it once.
 """
 
-from protocol.messages import AnyFromWorker, Heartbeat, ItemError, ItemReport, Memory, Ready, Report, Summary, Trimmed
+from protocol.messages import AnyFromWorker, Heartbeat, ItemError, ItemReport, Memory, Ready, Report, Trimmed
 from supervisor.policy.commands import ChangeBatch, Command, Note, SettleItems
 from supervisor.policy.events import WorkerBabbled, WorkerSaid
 from supervisor.policy.items import Item, Settlement, detail_of, detail_of_error
@@ -291,23 +291,6 @@ def end_if_complete(state: PoolState, batch: Batch, now: float) -> list[Command]
             batch=batch.name,
             state="cancelled" if batch.cancelled else "finished",
             finished_at=state.epoch(now),
-            summary=state_summary(state, batch, now),
+            summary=batch.so_far(now, state.budget_bytes),
         )
     ]
-
-
-def state_summary(state: PoolState, batch: Batch, now: float) -> Summary:
-    """Returns what running the batch has taken so far."""
-    seconds = batch.busy_seconds + (now - batch.began_at if batch.began_at is not None else 0.0)
-    worked = batch.counts["done"] + batch.counts["cached"] + batch.counts["failed"] + batch.counts["quarantined"]
-    return Summary(
-        seconds=round(seconds, 3),
-        items_per_second=round(worked / seconds, 3) if seconds > 0 else 0.0,
-        peak_bytes=batch.peak_bytes,
-        budget_bytes=state.budget_bytes,
-        recycles=dict(batch.recycles),
-        restarts=batch.restarts,
-        kills=batch.kills,
-        batch_shrinks=batch.batch_shrinks,
-        oom_kills=batch.oom_kills,
-    )

@@ -5,7 +5,7 @@ before any signal is sent.
 """
 
 from protocol.messages import Quit
-from supervisor.policy.commands import Command, KillWorker, Note, StopLoop, TellWorker, TerminateWorker
+from supervisor.policy.commands import ChangeBatch, Command, KillWorker, Note, StopLoop, TellWorker, TerminateWorker
 from supervisor.policy.state import PoolState, Slot
 from supervisor.policy.worker import Effect, WorkerEvent, step
 
@@ -124,7 +124,7 @@ def _keep_summaries(state: PoolState, now: float) -> list[Command]:
             batch=batch.name,
             state="paused" if batch.paused is not None else "running",
             paused=batch.paused,
-            summary=state.summary_of(batch, now),
+            summary=batch.so_far(now, state.budget_bytes),
         )
         for batch in state.queue.batches.values()
         if batch.began_at is not None and not batch.closing and not batch.cancelled

@@ -2,7 +2,6 @@
 
 from protocol import messages as m
 from supervisor.policy.queue import Batch
-from supervisor.policy.reports import state_summary
 from supervisor.policy.state import PoolState, Slot
 
 
@@ -88,7 +87,7 @@ def progress(state: PoolState, batch: Batch, request_id: int | str, now: float) 
         items=batch.items,
         ignored=batch.ignored,
         counts=batch.live_counts(),
-        summary=state_summary(state, batch, now),
+        summary=batch.so_far(now, state.budget_bytes),
         paused=batch.paused or why_not_working(state),
         used_bytes=state.used_bytes,
         batch_sizes=[slot.batch_size.size for slot in state.slots],
