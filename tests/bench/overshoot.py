@@ -21,17 +21,18 @@ LOOK_SECONDS = 0.0005
 KILL_SECONDS = 30.0
 CONFIG = f"""
 [recipes.grow]
-steps = [{{ operation = "misbehave.allocate", bytes = {BYTES}, bytes_per_second = {RATE} }}]
+steps = [{{ operation = "misbehave.allocate", bytes = {BYTES}, bytes_per_second = {RATE}, only = "grow-*" }}]
 """
 
 
 def run(terms: Terms) -> Iterator[Row]:
-    """Lets one worker after the other grow; each image kills two, then it is in quarantine."""
+    """Lets one worker after the other grow. Each first settles a calm image: a worker that dies before its first
+    is replaced with a delay."""
     times = terms.count(20, 10)
-    with House("--memory", "600M", workers=1, config=CONFIG) as house:
+    with House("--memory", "600M", "--batch-size-max", "1", workers=1, config=CONFIG) as house:
         photos = os.path.join(house.directory, "photos")
         os.mkdir(photos)
-        names = [f"{number}.jpg" for number in range((times + 1) // 2)]
+        names = [f"{kind}-{number}.jpg" for number in range(times + 1) for kind in ("calm", "grow")]
         for name in names:
             with open(os.path.join(photos, name), "wb"):
                 pass

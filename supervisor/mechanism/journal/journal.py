@@ -25,7 +25,7 @@ from supervisor.mechanism.journal.records import single
 from supervisor.mechanism.journal.stalls import FIRST_DELAY_SECONDS, Stalls, longer
 from supervisor.mechanism.journal.sync import SyncThread
 from supervisor.mechanism.journal.writer import JournalCommand, Queued, Writer, rows_of
-from supervisor.policy.commands import InsertItems, Note, Query, SettleItems
+from supervisor.policy.commands import ChargeItems, InsertItems, Note, Query, SettleItems
 from supervisor.policy.events import AnyEvent, JournalRefused, Recovered
 from supervisor.policy.items import Item
 
@@ -35,8 +35,16 @@ ROWS_A_GROUP = 20_000
 """A transaction stays some 50 ms long at most."""
 QUERIES_A_TURN = 8
 """Readers wait for writers and writers for readers, neither for long."""
+LINGER_SECONDS = 0.005
+"""Verdicts, which nobody waits for, wait so long for others to share their commit: a commit costs the same for one
+row as for a hundred. Whatever is answered is committed at once, and takes them along."""
+LINGER_COMMANDS = 128
 PATIENCE_SECONDS = 10.0
 """How long `close` waits for a disk that refuses."""
+
+
+_PATIENT = (SettleItems, ChargeItems, Note)
+"""What is kept without an answer, or with one that only frees memory."""
 
 
 class Answered(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,6 +75,7 @@ class Journal:
         self._closing = False
         self._patience_over = False
         self._in_hand = 0
+        self._waiting: Literal["no", "for work", "for company"] = "no"
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._connection: sqlite3.Connection | None = None
         self._writer: Writer | None = None
@@ -163,12 +172,20 @@ class Journal:
     def _enqueue(self, command: JournalCommand) -> None:
         with self._changed:
             self._commands.append((command, self._clock()))
-            self._changed.notify()
+            # A thread that is woken for nothing takes the interpreter from the loop.
+            if self._waiting == "for work" or (self._waiting == "for company" and self._hurries(command)):
+                self._changed.notify()
+
+    def _hurries(self, command: JournalCommand) -> bool:
+        return not isinstance(command, _PATIENT) or len(self._commands) >= LINGER_COMMANDS
 
     def _run(self) -> None:
         while True:
             with self._changed:
+                self._waiting = "for work"
                 self._changed.wait_for(lambda: self._commands or self._queries or self._closing)
+                self._linger()
+                self._waiting = "no"
                 group = self._take_group()
                 asked = self._take_queries()
             if not group and not asked:
@@ -177,6 +194,14 @@ class Journal:
                 return
             for query in asked:
                 self._answer(query)
+
+    def _linger(self) -> None:
+        """Waits for more, while all that is here can wait."""
+        if len(self._commands) >= LINGER_COMMANDS or self._queries or self._closing:
+            return
+        if all(isinstance(command, _PATIENT) for command, _ in self._commands):
+            self._waiting = "for company"
+            self._changed.wait(LINGER_SECONDS)
 
     def _take_queries(self) -> list[Query]:
         return [self._queries.popleft() for _ in range(min(QUERIES_A_TURN, len(self._queries)))]
