@@ -12,7 +12,7 @@ Names of files are path tokens (`protocol.paths`). Sizes are bytes, durations se
 since the epoch (UTC).
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -23,6 +23,9 @@ MAX_FRAME_BYTES = 4 * 1024 * 1024
 
 MAX_NAMES_A_CHUNK = 10_000
 """Items in one `add_items`: bounds what one message can make the supervisor hold."""
+
+Number = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
+"""A count or a place in a row: what every JSON library carries exactly, and every journal holds."""
 
 ItemState = Literal["pending", "leased", "done", "cached", "failed", "quarantined", "cancelled"]
 BatchState = Literal["accepted", "running", "paused", "finished", "cancelled"]
@@ -102,7 +105,7 @@ class AddItems(Request, frozen=True, kw_only=True):
     """
 
     batch: str
-    chunk: int
+    chunk: Number
     root: str
     prefix: str = ""
     names: list[str]
@@ -112,7 +115,7 @@ class CloseBatch(Request, frozen=True, kw_only=True):
     """Says that all items of the batch were added. Answer: `BatchClosed`, after the commit."""
 
     batch: str
-    ignored: int = 0
+    ignored: Number = 0
 
 
 class Progress(Request, frozen=True, kw_only=True):
@@ -124,7 +127,7 @@ class Progress(Request, frozen=True, kw_only=True):
 class ListBatches(Request, frozen=True, kw_only=True):
     """Answer: `Batches`, newest first."""
 
-    limit: int = 100
+    limit: Number = 100
 
 
 class Results(Request, frozen=True, kw_only=True):
@@ -134,8 +137,8 @@ class Results(Request, frozen=True, kw_only=True):
     """
 
     batch: str
-    after: int = 0
-    limit: int = 1000
+    after: Number = 0
+    limit: Number = 1000
     states: list[ItemState] = []
 
 
@@ -173,16 +176,16 @@ class StatusRequest(Request, frozen=True, kw_only=True):
 class Why(Request, frozen=True, kw_only=True):
     """Asks for the decisions about one worker (a slot) or one image (path token). Answer: `Decisions`."""
 
-    slot: int | None = None
+    slot: Number | None = None
     path: str | None = None
-    limit: int = 200
+    limit: Number = 200
 
 
 class Events(Request, frozen=True, kw_only=True):
     """Asks for the decisions after a number, oldest first; `after` -1 gives the last ones. Answer: `Decisions`."""
 
-    after: int = -1
-    limit: int = 200
+    after: Annotated[int, msgspec.Meta(ge=-1, le=2**53 - 1)] = -1
+    limit: Number = 200
 
 
 class QuarantineList(Request, frozen=True, kw_only=True):

@@ -157,7 +157,9 @@ def test_neighbour_is_served_after_all_that_nonsense(served: Served) -> None:
         (b'{"v": 2, "type": "hello"}', "wrong_version", "version 1"),
         (b'{"v": "1", "type": "hello"}', "wrong_version", "version 1"),
         (b'{"v": 1, "type": "progress", "batch": "no-such"}', "unknown_batch", "no-such"),
-        (b'{"v": 1, "type": "hello", "id": ' + b"[" * 100_000, "bad_message", "JSON"),
+        (b'{"v": 1, "type": "hello", "id": ' + b"[" * 100_000, "bad_message", "id"),
+        (b'{"v": 1, "type": "why", "slot": 9223372036854775808}', "bad_message", "slot"),
+        (b'{"v": 1, "type": "add_items", "batch": "x", "chunk": -1, "root": "/", "names": []}', "bad_message", "chunk"),
         (b'{"v": 1, "id": 5, "type": "hello", "x": "' + b"x" * MAX_FRAME_BYTES + b'"}', "too_large", "limit"),
     ],
 )
