@@ -19,6 +19,8 @@ BAD = {"corrupt.png": "corrupt", "empty.jpg": "corrupt", "text.jpg": "unsupporte
 """Files of the demo's gallery that are no whole images, and the kind of error each has to end with."""
 HALF, GIANT = "truncated.jpg", "giant.png"
 THUMBNAILS = 2
+LEAKING = ("memory", "trim_useless")
+"""Reasons of a recycle that a leak leads to: too much is held, or nothing comes back from a trim."""
 COLUMNS = 118
 
 
@@ -226,14 +228,15 @@ def _times(what: str, decisions: list[Decision], figure: Callable[[Decision], st
 
 def _recycled(seen: Seen) -> Promise:
     recycles = seen.progress.summary.recycles
-    asked = [d for d in seen.decided("recycle") if "limit_bytes" in d.figures]
-    text = f"Workers that leak are replaced before they are a danger: {recycles.get('memory', 0)} times."
+    number = sum(recycles.get(reason, 0) for reason in LEAKING)
+    asked = [d for d in seen.decided("recycle") if d.figures.get("reason") in LEAKING]
+    text = f"Workers that leak are replaced before they are a danger: {number} times."
     details = [f"first: {asked[0].message}"] if asked else []
     kills = seen.decided("hard_limit")
     details += [f"killed at the hard limit: {len(kills)} ({kills[0].message})"] if kills else []
     retried = [seen.name(d.path) for d in kills if d.path and seen.result(seen.name(d.path)).get("state") == "done"]
     details += [f"their images were tried again, and done: {', '.join(retried)}"] if retried else []
-    return Promise("recycled", bool(asked) and recycles.get("memory", 0) > 0, text, details)
+    return Promise("recycled", bool(asked) and number > 0, text, details)
 
 
 def _replaced(seen: Seen) -> Promise:

@@ -73,8 +73,13 @@ def recycle(
         kind="recycle",
         slot=slot.index,
         batch=slot.last_batch,
-        message=f"worker {slot.index} is recycled: {why}",
-        figures={"rss_bytes": worker.rss_bytes, "baseline_bytes": worker.baseline_bytes, **(figures or {})},
+        message=f"worker {slot.index} is recycled: {why.removeprefix(f'worker {slot.index}: ')}",
+        figures={
+            "reason": reason,
+            "rss_bytes": worker.rss_bytes,
+            "baseline_bytes": worker.baseline_bytes,
+            **(figures or {}),
+        },
     )
     return [note, *stop_worker(state, slot, "recycle", now)]
 

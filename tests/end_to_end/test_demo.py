@@ -56,7 +56,7 @@ def seen_well() -> Seen:
     story: list[tuple[str, str | None, dict[str, Any]]] = [
         ("death", crashing, {"cause": "signal 11"}), ("charged", crashing, {}), ("death", crashing, {}),
         ("quarantined", crashing, {}), ("death", photo, {"cause": "killed_outside"}), ("returned", photo, {}),
-        ("shrunk", None, {"before": 4, "after": 2}), ("recycle", None, {"limit_bytes": 1}),
+        ("shrunk", None, {"before": 4, "after": 2}), ("recycle", None, {"reason": "memory"}),
     ]  # fmt: skip
     decisions = [
         Decision(
@@ -67,7 +67,7 @@ def seen_well() -> Seen:
             slot=0,
             path=path,
             figures=figures,
-        )  # fmt: skip
+        )
         for n, (kind, path, figures) in enumerate(story, start=1)
     ]
     summary = Summary(seconds=1.0, peak_bytes=9, budget_bytes=10, recycles={"memory": 1}, restarts=3, batch_shrinks=1)
