@@ -8,6 +8,7 @@ import importlib
 
 import msgspec
 
+from protocol.kernel import SandboxMode
 from protocol.messages import Recipe
 
 
@@ -46,6 +47,13 @@ class WorkerStart(msgspec.Struct, frozen=True, kw_only=True):
     report_seconds: float = 0.02
     """Finished items are reported at the latest so long after they are done (at the next item boundary)."""
     limits: ImageLimits = ImageLimits()
+    sandbox: SandboxMode = "off"
+    roots_read: list[str] = []
+    """Path tokens of directories and files that it may read beside the installation; a sandbox is never widened."""
+    roots_write: list[str] = []
+    """Path tokens of the directories that outputs go to."""
+    library: list[str] = []
+    """Further directories that operations may read (models, fonts)."""
 
 
 class TemplatePlan(msgspec.Struct, frozen=True, kw_only=True):

@@ -370,6 +370,8 @@ class WorkerStatus(Part, frozen=True, kw_only=True):
     last_death: LastDeath | None
     batch_sizes: list[int] = []
     note: str | None = None
+    sandbox: str | None = None
+    """The layers that confine the worker: `landlock 6 + seccomp`, `none`, `off`; None while there is no worker."""
 
 
 class QueueStatus(Part, frozen=True, kw_only=True):
@@ -552,7 +554,7 @@ class ItemError(Part, frozen=True, kw_only=True):
     message: str
 
 
-Outcome = Literal["done", "failed", "deferred", "shunned", "machine"]
+Outcome = Literal["done", "failed", "deferred", "shunned", "machine", "outside"]
 
 
 class ItemReport(Part, frozen=True, kw_only=True, omit_defaults=True):
@@ -560,7 +562,8 @@ class ItemReport(Part, frozen=True, kw_only=True, omit_defaults=True):
 
     done, failed: settled. deferred: not decoded, its prediction `needs_bytes` is above the grant's
     `memory_bytes`. shunned: still what was quarantined. machine: the machine is at fault (disk full, no
-    right to write); the item is retried when the supervisor thinks it is worth it.
+    right to write); the item is retried when the supervisor thinks it is worth it. outside: the worker's
+    sandbox does not let it read the file; a worker started for it can.
     `outputs`, `values` and `warnings` are passed on as they are.
     """
 
@@ -578,6 +581,8 @@ class ItemReport(Part, frozen=True, kw_only=True, omit_defaults=True):
     size_bytes: int = 0
     mtime_ns: int = 0
     version: str = ""
+    content_hash: str = ""
+    """SHA-256 of the input as it was read, in hexadecimal; empty unless the worker was told to hash."""
 
 
 class Report(FromWorker, frozen=True, kw_only=True):

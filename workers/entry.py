@@ -1,7 +1,7 @@
 """The first steps of a worker, in the one order that is right.
 
 Parent's death before anything that could last; what is needed under /proc before a sandbox could forbid
-it; the ZeroMQ socket last, because its thread would stay outside of what is set before.
+it; then the sandbox; the ZeroMQ socket last, because its thread would stay outside of what is set before.
 """
 
 import os
@@ -13,12 +13,15 @@ from types import FrameType
 from protocol import sockets
 from protocol.launch import WorkerStart
 from protocol.recorder import Recorder
-from workers import limits
+from workers import limits, sandbox
 from workers.cleanup import CleanupRegistry, Moment
 from workers.loop import Stop, WorkerLoop
 from workers.memory import OwnMemory, PeakMeter
 from workers.perform import Context
 from workers.temp import clear_directory, remove_directory
+
+NO_SANDBOX = 78
+"""Exit status of a worker that was to be confined and could not be (sysexits EX_CONFIG)."""
 
 
 def main(start: WorkerStart) -> None:
@@ -32,7 +35,7 @@ def main(start: WorkerStart) -> None:
     limits.step_back(nice=start.nice, idle_io=start.idle_io, oom_score_adj=start.oom_score_adj)
     stop = _take_signals()
     memory, peak = OwnMemory(), PeakMeter()
-    cleanup = _own_temp_directory(start.temp_directory)
+    cleanup = _own_temp_directory(start.temp_directory, confined=start.sandbox != "off")
     recorder = Recorder(start.recorder_path, start.slot, start.incarnation)
     context = Context(
         recorder=recorder,
@@ -41,9 +44,26 @@ def main(start: WorkerStart) -> None:
         limits=start.limits,
         peak=peak,
     )
-    status = _serve(start, stop, memory, context, recorder, cleanup)
+    status = _serve(start, stop, memory, context, recorder, cleanup, _confine(start))
     if status:
         raise SystemExit(status)
+
+
+def _confine(start: WorkerStart) -> str:
+    """Goes into the sandbox; returns the level, or leaves where one is required and there is none."""
+    try:
+        return sandbox.confine(
+            start.sandbox,
+            read=start.roots_read,
+            write=start.roots_write,
+            temp_directory=start.temp_directory,
+            library=start.library,
+        )
+    except (sandbox.SandboxMissing, OSError) as error:
+        print(f"worker {start.slot}.{start.incarnation}: no sandbox: {error}", file=sys.stderr)
+        if start.sandbox == "require":
+            raise SystemExit(NO_SANDBOX) from error
+        return "none"
 
 
 def _serve(
@@ -53,11 +73,12 @@ def _serve(
     context: Context,
     recorder: Recorder,
     cleanup: CleanupRegistry,
+    sandbox_level: str,
 ) -> int:
     zmq = sockets.new_context()
     socket = sockets.worker_socket(zmq, start.backend_endpoint, f"{start.slot}.{start.incarnation}".encode())
     try:
-        return WorkerLoop(start, socket, stop, memory, context, recorder, cleanup).run()
+        return WorkerLoop(start, socket, stop, memory, context, recorder, cleanup, sandbox_level).run()
     finally:
         for warning in cleanup.run(Moment.WORKER):
             print(f"worker {start.slot}.{start.incarnation}: {warning}", file=sys.stderr)
@@ -88,10 +109,12 @@ def _take_signals() -> Stop:
     return stop
 
 
-def _own_temp_directory(path: str) -> CleanupRegistry:
+def _own_temp_directory(path: str, *, confined: bool) -> CleanupRegistry:
+    """A confined worker empties it and leaves the directory itself to the supervisor, who buries every worker."""
     os.makedirs(path, mode=0o700, exist_ok=True)
     os.environ["TMPDIR"] = tempfile.tempdir = path
     cleanup = CleanupRegistry()
     cleanup.add(Moment.LEASE, "temp directory", lambda: clear_directory(path), priority=900)
-    cleanup.add(Moment.WORKER, "temp directory", lambda: remove_directory(path), priority=900)
+    leave = clear_directory if confined else remove_directory
+    cleanup.add(Moment.WORKER, "temp directory", lambda: leave(path), priority=900)
     return cleanup
