@@ -35,6 +35,7 @@ from supervisor.policy.events import (
 )
 from supervisor.policy.items import BatchRecord
 from supervisor.policy.levels import Level
+from supervisor.policy.names import check_names, check_token
 from supervisor.policy.queue import Batch
 from supervisor.policy.reports import end_if_complete
 from supervisor.policy.state import PoolState
@@ -81,11 +82,14 @@ def _answer(state: PoolState, peer: bytes, request: m.AnyRequest, now: float) ->
         case m.StatusRequest():
             return [Reply(peer=peer, answer=status.status(state, request.id, now))]
         case m.QuarantineDrop():
+            check_token(request.path)
             return [ForgetQuarantine(peer=peer, request_id=request.id, path=request.path, retry=request.retry)]
         case m.Stop():
             done = Reply(peer=peer, answer=m.Done(id=request.id, message="stopping"))
             return [done, *drain_pool(state, now, request.now, "asked by a client")]
         case m.ListBatches() | m.Results() | m.Why() | m.Events() | m.QuarantineList():
+            if isinstance(request, m.Why | m.QuarantineList) and request.path is not None:
+                check_token(request.path)
             live = {name: batch.live_counts() for name, batch in state.queue.batches.items()}
             return [Query(peer=peer, request=request, live=live)]
     assert_never(request)
@@ -122,6 +126,8 @@ def _open(state: PoolState, peer: bytes, request: m.OpenBatch, now: float) -> li
         raise UnknownRecipe(request.recipe, list(state.settings.recipes))
     if request.out is not None and not request.out.startswith("/"):
         raise UsageError(f"out must be an absolute path, not {request.out!r}")
+    if request.out is not None:
+        check_token(request.out)
     if abs(request.priority) > PRIORITY_LIMIT:
         raise UsageError(f"priority {request.priority} is out of range: -{PRIORITY_LIMIT} to {PRIORITY_LIMIT}")
     name = request.batch if request.batch is not None else _new_name(state)
@@ -150,7 +156,7 @@ def _add(state: PoolState, peer: bytes, request: m.AddItems) -> list[Command]:
         raise UsageError(f"{len(request.names):,} names in one message; the limit is {m.MAX_NAMES_A_CHUNK:,}")
     if not request.root.startswith("/"):
         raise UsageError(f"root must be an absolute path, not {request.root!r}")
-    _check_names(request)
+    check_names(request)
     batch = state.queue.batches.get(request.batch)
     if batch is not None and batch.record.hold and batch.items + len(request.names) > state.settings.queue_max_items:
         raise UsageError(
@@ -177,16 +183,6 @@ def _add(state: PoolState, peer: bytes, request: m.AddItems) -> list[Command]:
             names=request.names,
         )
     ]
-
-
-def _check_names(request: m.AddItems) -> None:
-    if request.prefix.endswith("/") or (request.prefix.startswith("/") and not request.prefix.startswith("//base64:")):
-        raise UsageError(f"prefix must be a relative path without a slash at its end, not {request.prefix!r}")
-    joined = "\n".join(request.names)
-    if "\0" in joined or "\0" in request.root or "\0" in request.prefix:
-        raise UsageError("a file name cannot hold a NUL byte")
-    if not all(request.names):
-        raise UsageError("a file name cannot be empty")
 
 
 def on_created(state: PoolState, event: BatchCreated) -> list[Command]:

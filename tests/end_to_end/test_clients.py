@@ -169,6 +169,20 @@ def test_each_fault_is_named(served: Served, frame: bytes, code: str, words: str
     assert words in answer["message"]
 
 
+@pytest.mark.parametrize("bad", ["//base64:!!!", "//base64:AA==", "a\0b", ""])
+def test_names_that_can_be_no_file_are_refused_at_the_door(served: Served, bad: str) -> None:
+    with served.bed.client() as client:
+        batch = client.open_batch(recipe="probe").name
+        request = {"v": 1, "type": "add_items", "batch": batch, "chunk": 0, "root": "/tmp", "names": ["sound", bad]}
+        answer = served.raw.ask(json.dumps(request).encode())
+        assert (answer["type"], answer["fault"]) == ("problem", "caller"), answer
+        assert client.progress(batch).items == 0
+        client.cancel(batch)
+    for kind in ("why", "quarantine_list", "quarantine_drop"):
+        answer = served.raw.ask(json.dumps({"v": 1, "type": kind, "path": bad}).encode())
+        assert answer.get("fault", "caller") == "caller", answer
+
+
 def test_id_of_a_bad_request_comes_back(served: Served) -> None:
     assert served.raw.ask(b'{"v": 1, "id": "q7", "type": "fly"}')["id"] == "q7"
 
