@@ -87,10 +87,13 @@ class Context:
         limits: ImageLimits,
         peak: Meter,
         cleanup: CleanupRegistry | None = None,
+        *,
+        hash_content: bool = False,
     ) -> None:
-        """`temp_directory` takes what the decoders spill to disk."""
+        """`temp_directory` takes what the decoders spill to disk; `hash_content`: reports carry the input's SHA-256."""
         self.recorder, self.state_token, self.limits, self.peak = recorder, state_token, limits, peak
         self.cleanup = cleanup
+        self.hash_content = hash_content
         self.temp_directory = temp_directory
         self.heard = Heard()
         os.environ["TMPDIR"] = temp_directory  # where libvips puts images that exceed its memory
@@ -101,6 +104,7 @@ class _Item:
 
     def __init__(self) -> None:
         self.size_bytes = self.mtime_ns = self.needs_bytes = 0
+        self.content_hash = ""
         self.values: dict[str, Any] = {}
         self.work: Work | None = None
         self.publisher: Publisher | None = None
@@ -144,6 +148,7 @@ def perform(recipe: CompiledRecipe, job: Job, context: Context) -> ItemReport:
         size_bytes=item.size_bytes,
         mtime_ns=item.mtime_ns,
         version=recipe.version,
+        content_hash=item.content_hash,
     )
 
 
@@ -169,6 +174,8 @@ def _run(recipe: CompiledRecipe, job: Job, context: Context, item: _Item) -> boo
             source = Source(job.path, shown, context.limits, context.heard.say, strict=job.strict)
             side, beside = recipe.side(source.header), recipe.beside(source.header)
             item.needs_bytes = source.admit(side, beside, job.memory_bytes)
+            if context.hash_content:
+                item.content_hash = source.content_hash()
             if side:
                 source.decoded(side)
         item.work = Work(os.path.basename(job.path), source, item.publisher, context.heard.say)
