@@ -13,11 +13,12 @@ import msgspec
 
 from protocol import messages as m
 from supervisor.policy import events as e
-from supervisor.policy.items import Item
 
 MB = 1_000_000
 BASELINE_BYTES = 60 * MB
 SHARED_BYTES = 20 * MB
+MEDIUM_BYTES = 80 * MB
+"""More than an ordinary lease reserves, less than a worker's part."""
 LARGE_BYTES = 110 * MB
 """More than a worker's part of the smallest budget, less than the whole room."""
 HOG_BYTES = 900 * MB
@@ -25,7 +26,7 @@ GIANT_BYTES = 5_000 * MB
 
 KINDS = {
     "good": 60, "slow": 6, "leak": 6, "corrupt": 5, "crash": 3, "once": 4, "exit": 2, "hang": 1,
-    "hog": 2, "large": 4, "giant": 2, "machine": 2,
+    "hog": 2, "medium": 4, "large": 5, "giant": 2, "machine": 2,
 }  # fmt: skip
 """How often each kind of image is drawn."""
 DEADLY = frozenset({"crash", "exit", "hang", "hog"})
@@ -37,7 +38,6 @@ class Surroundings(Protocol):
     random: Random
     now: float
     faults: bool
-    deaths: dict[int, int]
     tried: dict[str, int]
 
     def later(self, seconds: float, act: Callable[[], e.AnyEvent | None]) -> None:
@@ -65,6 +65,8 @@ class Worker:
         self.slot = slot
         self.incarnation = incarnation
         self.alive = True
+        self.blamed = False
+        """It died of something that the item in progress may have done."""
         self.ready = False
         self.stopping = False
         self.frozen = False
@@ -107,18 +109,16 @@ class Worker:
         if not self.deaf_to_term:
             self.world.later(0.0005, self._stop)
 
-    def kill(self, delay: float = 0.001) -> None:
-        """SIGKILL."""
-        self.world.later(delay, lambda: self.die(-9))
+    def kill(self, delay: float) -> None:
+        """SIGKILL by the supervisor, which knows what for."""
+        self.world.later(delay, lambda: self.die(-9, blamed=False))
 
-    def die(self, exit_code: int | None, oom_kills: int = 0) -> None:
+    def die(self, exit_code: int | None, oom_kills: int = 0, *, blamed: bool = True) -> None:
         """The process ends; its exit is noticed soon, perhaps before its last words are read."""
         if not self.alive:
             return
         self.alive = False
         page = self.page
-        if page.item:
-            self.world.deaths[page.item] = self.world.deaths.get(page.item, 0) + 1
         exited = e.WorkerExited(
             slot=self.slot,
             incarnation=self.incarnation,
@@ -132,9 +132,13 @@ class Worker:
             version="v",
             oom_kills=oom_kills,
         )
-        page.item = 0
+        self.blamed = blamed
         delay = self.world.random.choice([0.0, 0.002, 0.02, max(0.0, self._said_at - self.world.now) + 0.001])
-        self.world.later(delay, lambda: exited)
+        self.world.later(delay, lambda: self._gone(exited))
+
+    def _gone(self, exited: e.WorkerExited) -> e.WorkerExited:
+        self.page.item = 0
+        return exited
 
     # ---- life ------------------------------------------------------------------------------------
 
@@ -206,7 +210,7 @@ class Worker:
         again = world.tried.get(granted.stem, 0)
         world.tried[granted.stem] = again + 1
         seconds = random.uniform(0.0005, 0.03)
-        needs = {"large": LARGE_BYTES, "giant": GIANT_BYTES}.get(kind, 0)
+        needs = {"medium": MEDIUM_BYTES, "large": LARGE_BYTES, "giant": GIANT_BYTES}.get(kind, 0)
         if granted.shunned is not None:
             return world.later(seconds, lambda: self._end(m.ItemReport(id=granted.id, outcome="shunned", seconds=0.0)))
         if needs > grant.memory_bytes:
@@ -229,7 +233,7 @@ class Worker:
             seconds = random.uniform(0.2, 0.8)
         if kind == "leak":
             self.leaked_bytes += random.randint(5, 25) * MB
-        if kind == "large":
+        if needs:
             self.ramp = (world.now, world.now + seconds, needs)
         if kind == "corrupt":
             report = m.ItemReport(
@@ -311,13 +315,3 @@ def draw_names(random: Random, count: int) -> list[str]:
     """Draws images; the same name may come again in another batch."""
     kinds = random.choices(list(KINDS), list(KINDS.values()), k=count)
     return list(dict.fromkeys(f"{kind}-{random.randrange(30)}" for kind in kinds))
-
-
-def expected_states(item: Item) -> frozenset[str]:
-    """Returns the verdicts that an image of this name may have when nothing but itself was at fault."""
-    kind = item.stem.split("-")[0]
-    if kind in DEADLY:
-        return frozenset({"quarantined"})
-    if kind in {"corrupt", "giant"}:
-        return frozenset({"failed"})
-    return frozenset({"done"})

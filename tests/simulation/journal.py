@@ -44,6 +44,8 @@ class Journal:
         self.rows: dict[int, Row] = {}
         self.of_batch: dict[str, list[int]] = {}
         self.quarantined_paths: set[str] = set()
+        self.cancelled: set[str] = set()
+        """Batches whose cancellation is on disk."""
         self.waiting: list[JournalCommand] = []
         self.clean = True
         self._act: dict[type, Callable[[Any], e.AnyEvent | None]] = {
@@ -205,6 +207,7 @@ class Journal:
         return e.BatchChanged(batch=command.batch)
 
     def _cancel(self, command: c.CancelItems) -> e.AnyEvent:
+        self.cancelled.add(command.batch)
         ids = set(self.pending(command.batch)) - set(command.except_ids)
         for number in ids:
             self.rows[number].state = "cancelled"
@@ -232,6 +235,7 @@ class Journal:
             row.item = Item(id=old.id, batch=old.batch, root=old.root, stem=old.stem)
             row.state, row.kind = "pending", None
         if rows:
+            self.cancelled.discard(batch)
             self._set(batch, state="running", paused=None, finished_at=None)
 
     def _forget(self, command: c.ForgetQuarantine) -> e.AnyEvent:

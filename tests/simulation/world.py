@@ -40,7 +40,9 @@ class World:
         self.now = 100.0
         self.faults = True
         self.deaths: dict[int, int] = {}
-        """How often an item was in progress when its worker died, or when the supervisor did."""
+        """How often an item was in progress when its worker died of something that an item may do."""
+        self.unclean: dict[int, int] = {}
+        """How often it was in progress when the supervisor was killed."""
         self.tried: dict[str, int] = {}
         self.workers = self.random.choice([1, 2, 2, 3, 4])
         self.budget_bytes = OWN_BYTES + (40 + 90) * self.workers * MB + 30 * MB
@@ -95,6 +97,7 @@ class World:
         self._recover()
         self.later(FAULTS_SECONDS, self._calm_down, for_ever=True)
         self._trouble()
+        self._meddle()
         self._talk()
         end = self.now + SIMULATED_SECONDS_AT_MOST
         while not self._over():
@@ -143,6 +146,8 @@ class World:
             self.now += self.random.choice([0.01, 0.1, 0.5, 4.0])
         for name in _batches_of(event):
             self.news[name] = self.news.get(name, 1) - 1
+        if isinstance(event, e.WorkerExited) and event.item:
+            self._count_death(event)
         states = {slot.index: slot.worker.state for slot in self.pool.state.slots if slot.worker is not None}
         self.log.append(f"{self.now - 100:9.4f} {_short(event)}")
         commands = self.pool.handle(event, self.now)
@@ -152,6 +157,11 @@ class World:
         for command in commands:
             self._execute(command)
 
+    def _count_death(self, event: e.WorkerExited) -> None:
+        mine, theirs = self.pool.state.slots[event.slot].worker, self.crew[event.slot]
+        if theirs.blamed or (mine is not None and mine.cause in ("timeout", "hard_limit", "emergency")):
+            self.deaths[event.item] = self.deaths.get(event.item, 0) + 1
+
     # ---- the supervisor --------------------------------------------------------------------------
 
     def _new_pool(self) -> Pool:
@@ -160,7 +170,7 @@ class World:
     def _recover(self) -> None:
         in_progress = [page.item for page in self.pages if page.item]
         for number in in_progress if not self.journal.clean else ():
-            self.deaths[number] = self.deaths.get(number, 0) + 1
+            self.unclean[number] = self.unclean.get(number, 0) + 1
         for page in self.pages:
             page.item = 0
         self.news.clear()
@@ -200,7 +210,7 @@ class World:
         if not self.faults:
             return None
         alive = [worker for worker in self.crew.values() if worker.alive]
-        match self.random.randrange(12):
+        match self.random.randrange(10):
             case 0 | 1 | 2 if alive:
                 self.random.choice(alive).die(self.random.choice([-9, -9, -11, 1, None]), self.random.choice([0, 0, 1]))
             case 3:
@@ -213,15 +223,20 @@ class World:
                 return e.JournalStalled(reason="disk full")
             case 6:
                 for worker in alive:
-                    worker.die(None)
+                    worker.die(None, blamed=False)
                 return e.TemplateDied(reason="killed")
             case 7:
                 self.budget_bytes = int(self.settings.budget_bytes * self.random.choice([0.6, 0.8, 1.0, 1.3]))
-            case _:
-                names = list(self.journal.records) or ["b0"]
+        return None
+
+    def _meddle(self) -> None:
+        """Somebody asks for whatever comes to mind."""
+        if self.faults:
+            self.later(self.random.expovariate(10.0), self._meddle, for_ever=True)
+            if self.journal.records:
+                names = list(self.journal.records)
                 paths = [self.journal.path(row.item) for row in self.journal.rows.values()] or ["/in/good-1"]
                 self._request(b"meddler", meddle(self.random, names, paths))
-        return None
 
     def _unstall(self) -> e.AnyEvent | None:
         self.stalled = False
