@@ -13,6 +13,8 @@ from typing import Literal
 
 import msgspec
 
+from protocol.errors import MachineError
+
 SandboxMode = Literal["require", "best-effort", "off"]
 """require: no worker without a whole sandbox. best-effort: as much of it as there is. off: none."""
 
@@ -58,6 +60,20 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
                 f"(it is written for {' and '.join(SECCOMP_CALL)}, this is {platform.machine() or 'unknown'})"
             )
         return lacks
+
+
+class SandboxMissing(MachineError):
+    """A whole sandbox is required, and this kernel has none."""
+
+    code = "sandbox_missing"
+    exit_code = 4
+
+    def __init__(self, lacks: list[str]) -> None:
+        super().__init__(
+            "a sandbox is required (--sandbox require), and this machine has no whole one: "
+            + "; ".join(lacks)
+            + "; --sandbox best-effort goes on with what there is"
+        )
 
 
 def offer() -> Offer:

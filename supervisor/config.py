@@ -13,11 +13,12 @@ import os
 import tempfile
 import tomllib
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
 from protocol.errors import UsageError
+from protocol.kernel import SandboxMode
 from protocol.launch import ImageLimits
 from protocol.messages import Recipe
 from protocol.sockets import MAX_IPC_PATH_BYTES
@@ -40,6 +41,7 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     section: str = ""
     at_least: float | None = None
     at_most: float | None = None
+    choices: tuple[str, ...] = ()
     hidden: bool = False
 
     @property
@@ -79,8 +81,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     batch_size_max: int = 512
     queue_max_items: int = 5_000_000
     exit_when_idle_seconds: float | None = None
+    sandbox: SandboxMode = "best-effort"
+    sandbox_read: str | None = None
     limits: ImageLimits = ImageLimits()
     watch: WatchSettings = WatchSettings()
+
+    @property
+    def library(self) -> list[str]:
+        """What `sandbox_read` names, absolute."""
+        named = filter(None, (self.sandbox_read or "").split(os.pathsep))
+        return [os.path.abspath(os.path.expanduser(path)) for path in named]
 
     @property
     def frontend_endpoint(self) -> str:
@@ -104,6 +114,8 @@ class StartSummary(msgspec.Struct, frozen=True, kw_only=True):
     budget_bytes: int
     budget_source: str
     pid: int
+    sandbox: str = "off"
+    """The layers that confine the workers."""
     notes: list[str] = []
     """What a person should know: a limit smaller than asked for, unfinished batches that go on, a missing source."""
 
@@ -131,6 +143,10 @@ _PLAIN = (
             help="most images a worker is given at once [512]"),
     Setting(name="queue-max-items", field="queue_max_items", kind="count", default=5_000_000, at_least=1,
             help="images that may wait; further submissions are refused [5000000]"),
+    Setting(name="sandbox", field="sandbox", kind="text", default="best-effort", choices=get_args(SandboxMode),
+            help="require, best-effort or off: keep workers to their images, outputs and temp directory [best-effort]"),
+    Setting(name="sandbox-read", field="sandbox_read", kind="text", default=None,
+            help="further directories that operations may read (models, fonts), separated by ':' [none]"),
     Setting(name="exit-when-idle", field="exit_when_idle_seconds", kind="duration", default=None, at_least=0,
             help="stop when there has been nothing to do for so long [never]", hidden=True),
 )  # fmt: skip
@@ -271,6 +287,8 @@ def _read_one(
 
 
 def _check_range(setting: Setting, value: Any) -> None:
+    if setting.choices and value not in setting.choices:
+        raise ValueError(f"{value!r} is not possible; choose one of {', '.join(setting.choices)}")
     low, high = setting.at_least, setting.at_most
     if value is None or isinstance(value, bool | str):
         return

@@ -19,6 +19,7 @@ from random import SystemRandom
 
 import msgspec
 
+from protocol import kernel
 from protocol.launch import TemplatePlan, WorkerStart
 from protocol.recorder import RecorderReader, create
 from supervisor import __version__
@@ -74,6 +75,7 @@ def turn(hands: Hands, pool: Pool) -> int:
 
 
 def _open(config: Config, closing: contextlib.ExitStack) -> tuple[Hands, Pool, StartSummary]:
+    _check_sandbox(config)
     state = StateDirectory(config.state_directory)
     state.acquire()
     closing.callback(state.release)
@@ -124,7 +126,14 @@ def _open(config: Config, closing: contextlib.ExitStack) -> tuple[Hands, Pool, S
     state.write_endpoint(
         Endpoint(frontend=config.frontend_endpoint, events=config.events_endpoint, pid=os.getpid(), version=__version__)
     )
-    return hands, pool, _summary(budget, recovered)
+    return hands, pool, _summary(config, budget, recovered)
+
+
+def _check_sandbox(config: Config) -> None:
+    """Raises SandboxMissing where a whole sandbox is required and the kernel cannot make one."""
+    lacks = kernel.offer().lacking()
+    if config.sandbox == "require" and lacks:
+        raise kernel.SandboxMissing(lacks)
 
 
 def _recover(config: Config, state: StateDirectory, journal: Journal, log: Log) -> Recovered:
@@ -185,6 +194,8 @@ def _describer(config: Config, state: StateDirectory, processes: Processes) -> C
             nice=config.nice,
             idle_io=config.idle_io,
             limits=config.limits,
+            sandbox=config.sandbox,
+            library=config.library,
         )
 
     return describe
@@ -201,6 +212,7 @@ def _settings(config: Config, budget: Budget) -> PoolSettings:
         batch_size_max=config.batch_size_max,
         queue_max_items=config.queue_max_items,
         exit_when_idle_seconds=config.exit_when_idle_seconds,
+        confined=config.sandbox != "off" and kernel.offer().landlock_abi > 0,
         epoch_offset_seconds=time.time() - time.monotonic(),
         version=__version__,
         pid=os.getpid(),
@@ -215,6 +227,7 @@ def _summary(budget: Budget, recovered: Recovered) -> StartSummary:
         budget_source=budget.source if budget.limit_path is None else f"{budget.source}: {budget.limit_path}",
         pid=os.getpid(),
         notes=list(_notes(budget, recovered)),
+        sandbox="off" if config.sandbox == "off" else kernel.offer().level,
     )
 
 

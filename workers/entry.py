@@ -11,6 +11,7 @@ import tempfile
 from types import FrameType
 
 from protocol import sockets
+from protocol.kernel import SandboxMissing
 from protocol.launch import WorkerStart
 from protocol.recorder import Recorder
 from workers import limits, sandbox
@@ -59,7 +60,7 @@ def _confine(start: WorkerStart) -> str:
             temp_directory=start.temp_directory,
             library=start.library,
         )
-    except (sandbox.SandboxMissing, OSError) as error:
+    except (SandboxMissing, OSError) as error:
         print(f"worker {start.slot}.{start.incarnation}: no sandbox: {error}", file=sys.stderr)
         if start.sandbox == "require":
             raise SystemExit(NO_SANDBOX) from error

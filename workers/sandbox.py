@@ -22,7 +22,7 @@ import struct
 from collections.abc import Iterable
 
 from protocol import kernel
-from protocol.kernel import Offer, SandboxMode
+from protocol.kernel import Offer, SandboxMissing, SandboxMode
 from protocol.paths import from_token
 from workers import seccomp
 
@@ -61,10 +61,6 @@ _DEVICES = ("/dev/null", "/dev/zero")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class SandboxMissing(Exception):
-    """A whole sandbox is required, and this kernel has none."""
-
-
 def confine(
     mode: SandboxMode,
     *,
@@ -85,7 +81,7 @@ def confine(
         return "off"
     found = kernel.offer() if offered is None else offered
     if mode == "require" and (lacks := found.lacking()):
-        raise SandboxMissing("; ".join(lacks))
+        raise SandboxMissing(lacks)
     _limit(resource.RLIMIT_FSIZE, MAX_FILE_BYTES)
     _limit(resource.RLIMIT_NOFILE, MAX_DESCRIPTORS)
     if not (found.landlock_abi or found.seccomp):

@@ -114,7 +114,7 @@ def _deny(number: int, error: int = errno.EPERM) -> bytes:
 
 
 def _deny_unless(number: int, argument: int, values: tuple[int, ...], error: int = errno.EPERM) -> bytes:
-    """Refuses the call unless one of its arguments has one of the values; leaves the number loaded for the next rule."""
+    """Refuses the call unless one of its arguments has one of the values; every way out of it ends the filter."""
     body = _code(_LOAD, _ARGUMENT_AT + 8 * argument)
     for left, value in zip(range(len(values), 0, -1), values, strict=True):
         body += _code(_EQUAL, value, left, 0)  # over the other values and the refusal

@@ -16,6 +16,7 @@ from typing import Literal
 
 import msgspec
 
+from protocol import kernel
 from protocol.errors import GalleryError
 from supervisor.cli.options import Verb, flags_of
 from supervisor.cli.output import print_json, table
@@ -59,6 +60,7 @@ def examine(flags: dict[str, str]) -> Iterator[Finding]:
     yield from _settings(flags)
     yield from _memory()
     yield _fork_server()
+    yield _sandbox(flags)
     yield _sqlite()
 
 
@@ -154,6 +156,20 @@ def _fork_server() -> Finding:
     return Finding("ok", "fork server", "possible, with pidfd")
 
 
+def _sandbox(flags: dict[str, str]) -> Finding:
+    """What confines a worker here; a fault only where the settings require what there is not."""
+    found = kernel.offer()
+    lacks = found.lacking()
+    try:
+        mode = read(flags, {"sandbox"}).values["sandbox"]
+    except GalleryError:
+        mode = "unknown"  # told among the settings
+    if not lacks:
+        return Finding("ok", "sandbox", f"{found.level}; setting: {mode}")
+    verdict: Verdict = "fail" if mode == "require" else "warn"
+    return Finding(verdict, "sandbox", f"{found.level}; setting: {mode}; {'; '.join(lacks)}")
+
+
 def _sqlite() -> Finding:
     from supervisor.mechanism.journal.edition import NEEDED, WITHOUT_RESET_BUG, sqlite_edition
 
@@ -170,4 +186,4 @@ def _sqlite() -> Finding:
     return Finding("ok", "sqlite", name)
 
 
-VERBS = {"doctor": Verb(_configure, _run, frozenset({"state", "socket"}))}
+VERBS = {"doctor": Verb(_configure, _run, frozenset({"state", "socket", "sandbox"}))}

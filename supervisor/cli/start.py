@@ -56,6 +56,7 @@ def describe(config: Config, reading: Reading, summary: StartSummary) -> list[st
         f"  events   {config.events_endpoint}",
         f"  state    {config.state_directory}",
         f"  limits   {_limits(config)}",
+        f"  sandbox  {summary.sandbox} ({config.sandbox})",
         f"  settings {reading.file or 'no supervisor.toml'}",
     ]
     return lines + [f"  note     {note}" for note in summary.notes]
@@ -82,6 +83,7 @@ def _row(config: Config, summary: StartSummary) -> dict[str, object]:
         "endpoint": config.frontend_endpoint,
         "events_endpoint": config.events_endpoint,
         **path_fields(to_token(config.state_directory), "state_directory"),
+        "sandbox": summary.sandbox,
         "notes": summary.notes,
     }
 

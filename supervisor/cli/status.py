@@ -52,6 +52,9 @@ def _status(arguments: argparse.Namespace) -> int:
     )
     head = ("SLOT", "PID", "STATE", "MEMORY", "SOFT", "HARD", "BATCH", "DONE", "NOW")
     print(table(head, [_worker(worker) for worker in status.workers], right="SLOT PID MEMORY SOFT HARD BATCH DONE"))
+    levels = sorted({worker.sandbox for worker in status.workers if worker.sandbox is not None})
+    if levels:
+        print(f"sandbox  {', '.join(levels)}")
     for worker in status.workers:
         if worker.last_death is not None:
             print(f"slot {worker.slot}: last death {when(worker.last_death.at)}: {worker.last_death.cause}")

@@ -6,7 +6,7 @@ mailbox, so that every descriptor is registered by the loop's own thread.
 """
 
 import os
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 
 import msgspec
 
@@ -67,12 +67,16 @@ class Crew:
 
     # ---- starting --------------------------------------------------------------------------------
 
-    def start(self, slot: int, incarnation: int) -> None:
-        """Has a worker forked by the chores thread; Arrived or StartFailed follows."""
+    def start(
+        self, slot: int, incarnation: int, roots_read: Sequence[str] = (), roots_write: Sequence[str] = ()
+    ) -> None:
+        """Has a worker forked by the chores thread; Arrived or StartFailed follows. The roots are its sandbox's."""
 
         def chore() -> None:
             try:
-                process = self._processes.start(self._describe(slot, incarnation))
+                start = self._describe(slot, incarnation)
+                start = msgspec.structs.replace(start, roots_read=list(roots_read), roots_write=list(roots_write))
+                process = self._processes.start(start)
             except (StartError, OSError) as error:
                 self._post(StartFailed(slot=slot, incarnation=incarnation, reason=str(error)))
                 return

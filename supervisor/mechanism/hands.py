@@ -135,7 +135,7 @@ class Hands:
             case c.TakeSample():
                 self._sampled.append(self._crew.sample(time.monotonic()))
             case c.StartWorker():
-                self._crew.start(command.slot, command.incarnation)
+                self._crew.start(command.slot, command.incarnation, command.roots_read, command.roots_write)
             case c.TerminateWorker():
                 self._crew.terminate(command.slot, command.incarnation)
             case c.KillWorker():

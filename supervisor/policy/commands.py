@@ -16,11 +16,14 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StartWorker(Command, frozen=True, kw_only=True):
-    """Fork a worker from the template. Answered by WorkerStarted or StartFailed."""
+    """Fork a worker from the template. Answered by WorkerStarted or StartFailed. The roots (path tokens) are what
+    its sandbox lets it read, and write below."""
 
     slot: int
     incarnation: int
 
+    roots_read: list[str] = []
+    roots_write: list[str] = []
 
 class TellWorker(Command, frozen=True, kw_only=True):
     """Send a message to a worker."""

@@ -8,6 +8,7 @@ from protocol.messages import ItemError, LastDeath
 from supervisor.policy import blame
 from supervisor.policy.blame import Death, Fate
 from supervisor.policy.commands import BuryWorker, ChargeItems, Command, Note, SettleItems, StartWorker
+from supervisor.policy.confinement import NO_ROOTS, roots_at_hand
 from supervisor.policy.events import StartFailed, TemplateDied, WorkerExited, WorkerStarted
 from supervisor.policy.items import Charge, Item, QuarantineFacts, Settlement, detail_of_error
 from supervisor.policy.queue import Batch
@@ -26,11 +27,22 @@ def start_due(state: PoolState, now: float) -> list[Command]:
         if slot.worker is None and slot.wanted and slot.start_at is not None and now >= slot.start_at:
             slot.start_at = None
             slot.incarnation += 1
+            roots = roots_at_hand(state) if state.settings.confined else NO_ROOTS
             slot.worker = Worker(
                 slot=slot.index,
                 incarnation=slot.incarnation,
                 started_at=now,
                 deadline=now + state.settings.start_timeout_seconds,
+                roots_read=roots.read,
+                roots_write=roots.write,
+            )
+            commands.append(
+                StartWorker(
+                    slot=slot.index,
+                    incarnation=slot.incarnation,
+                    roots_read=sorted(roots.read),
+                    roots_write=sorted(roots.write),
+                )
             )
             commands.append(StartWorker(slot=slot.index, incarnation=slot.incarnation))
     return commands

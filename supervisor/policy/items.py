@@ -23,6 +23,8 @@ class Item(msgspec.Struct, kw_only=True):
     outside_kills: int = 0
     unclean_stops: int = 0
     machine_tries: int = 0
+    outside: int = 0
+    """How often it was found outside the sandbox of its worker."""
     needs_bytes: int = 0
     """What it is known to need above a worker's baseline; 0: not known."""
     owned: bool = False

@@ -16,6 +16,7 @@ Nothing at all is granted while the pool is paused, draining, in emergency, or b
 
 from protocol.messages import Grant, Granted, ItemError, Root
 from supervisor.policy.commands import Command, FetchItems, Note, SettleItems, TellWorker
+from supervisor.policy.confinement import give_way, holds, prepare, within
 from supervisor.policy.items import Item, Settlement, detail_of_error
 from supervisor.policy.levels import Level
 from supervisor.policy.queue import SPECIALS_BEFORE_OTHERS, Batch
@@ -93,6 +94,8 @@ def _offer(state: PoolState, slot: Slot, now: float) -> list[Command]:
             items = _take(state, slot, batch, single)
             return [_grant(state, slot, batch, items, reserved, False, now)]
         if batch.fetching:
+            if not items:
+                return give_way(state, slot, batch, now)
             return []
     for batch in runnable:
         if batch.special:
@@ -106,10 +109,16 @@ def _single(batch: Batch, reserved: int) -> Item | None:
 
 
 def _take(state: PoolState, slot: Slot, batch: Batch, single: Item | None) -> list[Item]:
-    if single is not None:
-        batch.special.remove(single)
-        return [single]
-    return batch.take(slot.batch_size.taper(state.queue.pending, len(state.slots)))
+    """Removes what is next from the batch; nothing where the worker's sandbox does not hold it."""
+    worker = slot.worker
+    assert worker is not None
+    if single is None:
+        limit = slot.batch_size.taper(state.queue.pending, len(state.slots))
+        return batch.take(within(state, worker, batch, limit))
+    if not holds(state, worker, batch, single):
+        return []
+    batch.special.remove(single)
+    return [single]
 
 
 def _offer_large(state: PoolState, slot: Slot, batch: Batch, now: float) -> list[Command]:
@@ -137,6 +146,8 @@ def _offer_large(state: PoolState, slot: Slot, batch: Batch, now: float) -> list
             return recycle(state, fat, now, "large_image", why)
         batch.special.remove(item)
         return [_grant(state, slot, batch, [item], max(free, needs) if others_idle else wanted, True, now)]
+        if not holds(state, worker, batch, item):
+            return give_way(state, slot, batch, now)
     return []
 
 

@@ -7,6 +7,7 @@ ignored: its items have gone back to the queue, and doing one twice has the same
 
 from protocol.messages import AnyFromWorker, Heartbeat, ItemError, ItemReport, Memory, Ready, Report, Trimmed
 from supervisor.policy.commands import ChangeBatch, Command, Note, SettleItems
+from supervisor.policy.confinement import on_machine_error, on_outside
 from supervisor.policy.events import WorkerBabbled, WorkerSaid
 from supervisor.policy.items import Item, Settlement, detail_of, detail_of_error
 from supervisor.policy.lending import refuse_too_large
@@ -90,6 +91,7 @@ def _on_ready(state: PoolState, slot: Slot, worker: Worker, ready: Ready, now: f
     worker.heap_bytes = ready.memory.heap_bytes
     worker.native_bytes = ready.memory.native_bytes
     worker.progress_at = now
+    worker.sandbox = ready.sandbox
     slot.note = None
     state.sample_at = min(state.sample_at, now)
     return []
@@ -116,6 +118,8 @@ def _on_report(state: PoolState, slot: Slot, worker: Worker, report: Report, now
             case "machine":
                 commands += _on_machine_error(batch, item, said, now)
     worker.progress_at = now
+            case "outside":
+                commands += on_outside(batch, slot, item, said.error)
     worker.heap_bytes = report.memory.heap_bytes
     worker.native_bytes = report.memory.native_bytes
     if settlements:

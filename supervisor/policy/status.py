@@ -64,6 +64,7 @@ def _worker(state: PoolState, slot: Slot) -> m.WorkerStatus:
         note=slot.note,
     )
 
+        sandbox=worker.sandbox if worker is not None else None,
 
 def batch_state(batch: Batch) -> m.BatchState:
     """Returns the state of an unfinished batch as clients see it."""

@@ -161,6 +161,11 @@ class Worker(msgspec.Struct, kw_only=True):
     """The last samples (time, RSS bytes): evidence when it dies."""
     trimming: bool = False
     trimmed_at: float = -1e9
+    roots_read: frozenset[str] = frozenset()
+    """Path tokens that its sandbox lets it read."""
+    roots_write: frozenset[str] = frozenset()
+    sandbox: str | None = None
+    """The layers that confine it, as its Ready told them."""
 
     @property
     def private_bytes(self) -> int:

@@ -44,7 +44,7 @@ def test_flag_before_variable_before_file(tmp_path: Path, home: dict[str, str]) 
 def test_every_setting_can_be_set_in_all_three_ways(tmp_path: Path, home: dict[str, str]) -> None:
     text = {"size": "48M", "duration": "3s", "count": "7", "number": "0.5", "switch": "no", "path": "/x", "text": "y"}
     for setting in SETTINGS:
-        value = text[setting.kind]
+        value = setting.choices[-1] if setting.choices else text[setting.kind]
         quoted = value if setting.kind in ("count", "number") else f'"{value}"'
         table = f"[{setting.section}]\n" if setting.section else ""
         write(tmp_path, f"{table}{setting.key} = {quoted}\n")
