@@ -1,0 +1,126 @@
+"""What the loop asks of the cache's thread, and what it is told.
+
+    LookUpItems  ->  LookedUp, once or in several parts, until every item was named as a hit or a miss
+    StoreItems   ->  Stored, when what was made can be found
+
+A hit needs no worker: its outputs stand under their final names. It is settled as `cached` with the detail and
+the written outputs it brings (those that were in place are not written and need no sync). A miss is run; its
+`identity` is what `coalesce.Coalescer` is keyed by.
+"""
+
+import msgspec
+
+from supervisor.policy.cache.keys import CacheStep
+from supervisor.policy.commands import Command
+from supervisor.policy.events import Event
+
+
+class FileStamp(msgspec.Struct, frozen=True, array_like=True):
+    """What fstat(2) says of a file: as long as all five are the same, so is the content."""
+
+    device: int
+    inode: int
+    size_bytes: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """An item to be looked up: its input's path and the token of its stem. `owned`: an output of that name is
+    known to be ours and may be replaced."""
+
+    id: int
+    path: bytes
+    stem: str
+    owned: bool = False
+
+
+class LookUpItems(Command, frozen=True, kw_only=True):
+    """Find these items of a batch; `out` is the token of the output directory. With `strict`, only results
+    without warnings are found: what a strict batch would refuse is not taken from a lenient one."""
+
+    batch: str
+    out: str | None
+    steps: tuple[CacheStep, ...]
+    overwrite: bool = False
+    strict: bool = False
+    items: list[Wanted]
+
+
+class CacheHit(msgspec.Struct, frozen=True):
+    """An item that is done. `detail` and `written` are those of a Settlement; `saved_seconds` is what it took to
+    make."""
+
+    id: int
+    detail: bytes
+    written: list[str]
+    saved_seconds: float
+
+
+class CacheMiss(msgspec.Struct, frozen=True):
+    """An item to be run. `content` is the SHA-256 of the image in hexadecimal, empty where it is not known;
+    `identity` tells identical items: the same bytes, the same result."""
+
+    id: int
+    content: str
+    identity: bytes
+
+
+class LookedUp(Event, frozen=True, kw_only=True):
+    """Items of one LookUpItems that were found and that were not; the rest follows."""
+
+    batch: str
+    hits: list[CacheHit]
+    misses: list[CacheMiss]
+
+
+class MadeOutput(msgspec.Struct, frozen=True):
+    """A published output: the token of its final path, and what the result says of it."""
+
+    path: str
+    width: int
+    height: int
+    size_bytes: int
+
+
+class MadeStep(msgspec.Struct, frozen=True):
+    """What one step made: `values` is the JSON object it returned, `seconds` the time that a hit will save."""
+
+    seconds: float
+    outputs: list[MadeOutput] = []
+    values: bytes = b"{}"
+
+
+class Made(msgspec.Struct, frozen=True, kw_only=True):
+    """A done item, its row committed. `steps` in the order of the recipe's. `content` was computed from the bytes
+    that were worked on, between two looks at `stamp` that agreed; `hashed_at_ns` (since the epoch) is the first
+    look's time. `warnings` is a JSON list, without those that are about the moment."""
+
+    id: int
+    stem: str
+    content: str
+    stamp: FileStamp
+    hashed_at_ns: int
+    steps: list[MadeStep]
+    warnings: bytes = b"[]"
+
+
+class StoreItems(Command, frozen=True, kw_only=True):
+    """Keep what was made. Never holds work up: where there is no room, nothing is kept."""
+
+    batch: str
+    out: str | None
+    steps: tuple[CacheStep, ...]
+    items: list[Made]
+
+
+class Stored(Event, frozen=True, kw_only=True):
+    """These items were kept, or could not be (`dropped`); either way nobody needs to wait for them any more."""
+
+    batch: str
+    kept: list[int]
+    dropped: list[int]
+
+
+CacheCommand = LookUpItems | StoreItems
+CacheEvent = LookedUp | Stored
