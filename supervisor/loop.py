@@ -221,7 +221,7 @@ def _settings(config: Config, budget: Budget) -> PoolSettings:
     )
 
 
-def _summary(budget: Budget, recovered: Recovered) -> StartSummary:
+def _summary(config: Config, budget: Budget, recovered: Recovered) -> StartSummary:
     return StartSummary(
         budget_bytes=budget.bytes,
         budget_source=budget.source if budget.limit_path is None else f"{budget.source}: {budget.limit_path}",

@@ -21,9 +21,9 @@ class StartWorker(Command, frozen=True, kw_only=True):
 
     slot: int
     incarnation: int
-
     roots_read: list[str] = []
     roots_write: list[str] = []
+
 
 class TellWorker(Command, frozen=True, kw_only=True):
     """Send a message to a worker."""

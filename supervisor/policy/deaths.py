@@ -44,7 +44,6 @@ def start_due(state: PoolState, now: float) -> list[Command]:
                     roots_write=sorted(roots.write),
                 )
             )
-            commands.append(StartWorker(slot=slot.index, incarnation=slot.incarnation))
     return commands
 
 

@@ -40,6 +40,7 @@ def lend(state: PoolState, now: float) -> list[Command]:
     if full is not None:
         full.rewind(state.away_ids(full) | full.settling_ids)
     commands += [_fetch(state, batch) for batch in state.queue.wants_fetch()]
+    commands += prepare(state, now)
     if not may_admit(state, now):
         return commands
     for slot in _idle(state):
@@ -92,10 +93,10 @@ def _offer(state: PoolState, slot: Slot, now: float) -> list[Command]:
             if not room:
                 return []
             items = _take(state, slot, batch, single)
-            return [_grant(state, slot, batch, items, reserved, False, now)]
-        if batch.fetching:
             if not items:
                 return give_way(state, slot, batch, now)
+            return [_grant(state, slot, batch, items, reserved, False, now)]
+        if batch.fetching:
             return []
     for batch in runnable:
         if batch.special:
@@ -144,10 +145,10 @@ def _offer_large(state: PoolState, slot: Slot, batch: Batch, now: float) -> list
         if needs > free and (fat := _fattest_idle(state, slot)) is not None:
             why = "a large image is next and needs the memory this idle worker holds"
             return recycle(state, fat, now, "large_image", why)
-        batch.special.remove(item)
-        return [_grant(state, slot, batch, [item], max(free, needs) if others_idle else wanted, True, now)]
         if not holds(state, worker, batch, item):
             return give_way(state, slot, batch, now)
+        batch.special.remove(item)
+        return [_grant(state, slot, batch, [item], max(free, needs) if others_idle else wanted, True, now)]
     return []
 
 

@@ -116,10 +116,11 @@ def _on_report(state: PoolState, slot: Slot, worker: Worker, report: Report, now
             case "shunned":
                 settlements.append(_settle_shunned(batch, slot, item))
             case "machine":
+                on_machine_error(worker, batch)
                 commands += _on_machine_error(batch, item, said, now)
-    worker.progress_at = now
             case "outside":
                 commands += on_outside(batch, slot, item, said.error)
+    worker.progress_at = now
     worker.heap_bytes = report.memory.heap_bytes
     worker.native_bytes = report.memory.native_bytes
     if settlements:

@@ -44,11 +44,11 @@ class PoolSettings(msgspec.Struct, frozen=True, kw_only=True):
     sample_stale_seconds: float = 2.5
     """Older samples are as good as none: nothing is admitted. Above the longest interval of 1 s."""
     exit_when_idle_seconds: float | None = None
-    epoch_offset_seconds: float = 0.0
     confined: bool = False
     """Workers are kept to their roots (the kernel can, and the settings want it)."""
     retention: Retention | None = None
     """None: every batch is kept for ever."""
+    epoch_offset_seconds: float = 0.0
     """Adding it to the loop's clock gives seconds since the epoch."""
     version: str = ""
     pid: int = 0

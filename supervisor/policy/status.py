@@ -62,9 +62,9 @@ def _worker(state: PoolState, slot: Slot) -> m.WorkerStatus:
         last_death=slot.last_death,
         batch_sizes=list(slot.batch_size.sizes),
         note=slot.note,
+        sandbox=worker.sandbox if worker is not None else None,
     )
 
-        sandbox=worker.sandbox if worker is not None else None,
 
 def batch_state(batch: Batch) -> m.BatchState:
     """Returns the state of an unfinished batch as clients see it."""
