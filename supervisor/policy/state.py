@@ -46,8 +46,6 @@ class PoolSettings(msgspec.Struct, frozen=True, kw_only=True):
     exit_when_idle_seconds: float | None = None
     confined: bool = False
     """Workers are kept to their roots (the kernel can, and the settings want it)."""
-    retention: Retention | None = None
-    """None: every batch is kept for ever."""
     epoch_offset_seconds: float = 0.0
     """Adding it to the loop's clock gives seconds since the epoch."""
     version: str = ""
