@@ -22,10 +22,13 @@ from supervisor.mechanism.remains import bury
 from supervisor.mechanism.router import Router
 from supervisor.mechanism.signals import Signals
 from supervisor.policy import commands as c
-from supervisor.policy.events import AnyEvent, TemplateDied, Tick
+from supervisor.policy.events import AnyEvent, ItemsCommitted, ItemsFetched, TemplateDied, Tick
 
 EXIT_STATUS_POLL_SECONDS = 0.002
 """How soon to ask again for the status of a worker that is dead: the template tells within a millisecond or two."""
+
+ITEMS_A_TURN = 500
+"""Verdicts and fetched items in the letters of one turn, beyond which the next ones wait; some µs each."""
 
 Letter = AnyEvent | Answered | Arrived
 
@@ -70,6 +73,7 @@ class Hands:
         """Waits until something happens or the time `until` (on the loop's clock) has come; returns what did."""
         if self._sampled:
             sampled, self._sampled = self._sampled, []
+            self.turns.begin()
             return sampled
         self._poll_crew()
         ready = dict(self._poller.poll(self._timeout_milliseconds(until)))
@@ -81,7 +85,9 @@ class Hands:
             events += self._letters()
         if self._signals.fileno() in ready:
             events += self._signals.take()
-        if self._crew.dying() or not self._crew_polled.isdisjoint(ready):
+        # While a worker's reports are left to be read, nobody is told dead: what a dead one said comes first.
+        unheard = self._router.backend in ready and self._router.more_reports
+        if not unheard and (self._crew.dying() or not self._crew_polled.isdisjoint(ready)):
             events += self._crew.exits(ready, time.monotonic())
             if self._crew.template_gone():
                 events.append(TemplateDied(reason="it was killed or crashed"))
@@ -112,7 +118,7 @@ class Hands:
 
     def _letters(self) -> list[AnyEvent]:
         events: list[AnyEvent] = []
-        for letter in self._mailbox.take():
+        for letter in self._mailbox.take(_items_in, ITEMS_A_TURN):
             if isinstance(letter, Answered):
                 self._answer(letter.peer, letter.answer)
             elif isinstance(letter, Arrived):
@@ -194,15 +200,25 @@ class Hands:
         self._journal.submit(note)
 
 
+def _items_in(letter: Letter) -> int:
+    if isinstance(letter, ItemsCommitted):
+        return len(letter.settlements)
+    if isinstance(letter, ItemsFetched):
+        return len(letter.items)
+    return 1
+
+
 def worker_directory(temp_root: str, slot: int, incarnation: int) -> str:
     """Returns the temp directory of one worker: its own, so that it can be deleted with it."""
     return os.path.join(temp_root, f"worker-{slot}.{incarnation}")
 
 
 class TurnTimes:
-    """How long turns of the loop take, from the return of the poll to the next: a histogram in powers of two."""
+    """How long turns of the loop take, from the return of the poll to the next: a histogram of buckets each a fifth
+    wider than the one before."""
 
-    _BUCKETS = 24
+    _AN_OCTAVE = 4
+    _BUCKETS = 24 * _AN_OCTAVE
     _FIRST_SECONDS = 1e-6
 
     def __init__(self) -> None:
@@ -217,8 +233,9 @@ class TurnTimes:
         """It ends."""
         if self._began is None:
             return
-        microseconds = int((time.perf_counter() - self._began) / self._FIRST_SECONDS)
-        self._counts[min(microseconds.bit_length(), self._BUCKETS - 1)] += 1
+        passed = max(self._FIRST_SECONDS, time.perf_counter() - self._began)
+        bucket = math.ceil(self._AN_OCTAVE * math.log2(passed / self._FIRST_SECONDS))
+        self._counts[min(bucket, self._BUCKETS - 1)] += 1
         self._began = None
 
     def p99_seconds(self) -> float:
@@ -228,5 +245,5 @@ class TurnTimes:
         for bucket, count in enumerate(self._counts):
             seen += count
             if total and seen >= 0.99 * total:
-                return float(self._FIRST_SECONDS * 2**bucket)
+                return float(self._FIRST_SECONDS * 2 ** (bucket / self._AN_OCTAVE))
         return 0.0

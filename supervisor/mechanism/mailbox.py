@@ -6,6 +6,7 @@ The descriptor is written to only when the mailbox was empty, so that a burst of
 
 import os
 from collections import deque
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 Letter = TypeVar("Letter")
@@ -28,6 +29,9 @@ class Mailbox(Generic[Letter]):
     def post(self, letter: Letter) -> None:
         """Puts a letter in and wakes the loop."""
         self._letters.append(letter)
+        self._wake()
+
+    def _wake(self) -> None:
         if not self._woken:
             self._woken = True
             try:
@@ -35,18 +39,21 @@ class Mailbox(Generic[Letter]):
             except BlockingIOError:
                 pass  # full of wake-ups: one more changes nothing
 
-    def take(self) -> list[Letter]:
-        """Returns what has come, oldest first."""
-        if self._woken:
-            try:
-                os.read(self._reader, 4096)
-            except BlockingIOError:
-                pass  # the flag was set, its byte is still under way: the next turn reads it
-            # Lowered before the letters are taken: a letter that comes now writes a new byte.
-            self._woken = False
+    def take(self, weigh: Callable[[Letter], int], limit: int) -> list[Letter]:
+        """Returns what has come, oldest first, until its weight reaches `limit`; the rest is for the next turn."""
+        try:
+            os.read(self._reader, 4096)
+        except BlockingIOError:
+            pass  # the flag was raised, its byte is still under way: it costs one turn with nothing to take
+        # Lowered before the letters are taken: a letter that comes now writes a new byte.
+        self._woken = False
         letters: list[Letter] = []
-        while self._letters:
+        weight = 0
+        while self._letters and weight < limit:
             letters.append(self._letters.popleft())
+            weight += weigh(letters[-1])
+        if self._letters:
+            self._wake()
         return letters
 
     def close(self) -> None:

@@ -9,11 +9,14 @@ import os
 
 from protocol import codec, sockets
 from protocol.errors import BadMessage
-from protocol.messages import AnyAnswer, AnyToWorker, Decision, Problem
+from protocol.messages import AnyAnswer, AnyToWorker, Decision, Problem, Report
 from supervisor.policy.events import AnyEvent, RequestReceived, WorkerBabbled, WorkerSaid
 
 MESSAGES_A_TURN = 100
 """At some 20 µs each, 2 ms: well below the 5 ms a turn may take."""
+ITEMS_A_TURN = 256
+"""Items in the reports of one turn, beyond which no further report is read: at some 4 µs each, 1 ms, and as much
+again for the lease that follows."""
 REQUESTS_A_TURN = 20
 """A chunk of 10,000 names takes up to 2 ms to decode; ordinary requests take microseconds."""
 
@@ -32,6 +35,8 @@ class Router:
         self.publisher = sockets.publisher(self._context, events)
         self._paths = [sockets.ipc_path(endpoint) for endpoint in (frontend, backend, events)]
         self.dropped_answers = 0
+        self.more_reports = False
+        """Whether the last turn left reports unread."""
 
     def requests(self) -> list[AnyEvent]:
         """Returns what clients asked, at most REQUESTS_A_TURN; answers nonsense itself."""
@@ -50,9 +55,14 @@ class Router:
         return events
 
     def reports(self) -> list[AnyEvent]:
-        """Returns what workers said, at most MESSAGES_A_TURN."""
+        """Returns what workers said, at most MESSAGES_A_TURN, or ITEMS_A_TURN and what the last one has beyond."""
         events: list[AnyEvent] = []
+        items = 0
+        self.more_reports = False
         for _ in range(MESSAGES_A_TURN):
+            if items >= ITEMS_A_TURN:
+                self.more_reports = True
+                break
             frames = sockets.receive(self.backend)
             if frames is None:
                 break
@@ -62,6 +72,8 @@ class Router:
             slot, incarnation = who
             try:
                 message = codec.decode_from_worker(frames[-1])
+                if isinstance(message, Report):
+                    items += len(message.items)
                 events.append(WorkerSaid(slot=slot, incarnation=incarnation, message=message))
             except BadMessage as error:
                 events.append(WorkerBabbled(slot=slot, incarnation=incarnation, fault=str(error)))

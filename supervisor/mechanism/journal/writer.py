@@ -130,12 +130,14 @@ class Writer:
 
     def _settle(self, commands: list[SettleItems], at: float) -> list[AnyEvent]:
         settlements = [settlement for command in commands for settlement in command.settlements]
-        items.settle(self._connection, settlements, self._next_settled, at)
-        self._next_settled += len(settlements)
-        return [
-            ItemsCommitted(settlements=settlements[start : start + SETTLEMENTS_AN_EVENT])
-            for start in range(0, len(settlements), SETTLEMENTS_AN_EVENT)
-        ]
+        events: list[AnyEvent] = []
+        for start in range(0, len(settlements), SETTLEMENTS_AN_EVENT):
+            # A statement for each piece: encoding a large one would keep the interpreter from the loop for long.
+            piece = settlements[start : start + SETTLEMENTS_AN_EVENT]
+            items.settle(self._connection, piece, self._next_settled, at)
+            self._next_settled += len(piece)
+            events.append(ItemsCommitted(settlements=piece))
+        return events
 
 
 def _go_together(one: JournalCommand, other: JournalCommand) -> bool:
