@@ -1,8 +1,8 @@
 """One image for all steps of its recipe: opened once, its header read once, decoded once.
 
 The decoder is chosen by the header (`images.cost`); when one refuses the image the other is tried, if it
-reads that format and its memory fits. A file that ends too early is taken as far as it goes, with a warning,
-unless the item is strict.
+reads that format and its memory fits. A file that ends too early or is damaged is taken as far as it goes, with a
+warning that says who read it, unless the item is strict. Where nothing of it can be seen it is corrupt all the same.
 """
 
 import errno
@@ -11,17 +11,22 @@ import io
 import math
 import os
 from collections.abc import Callable
+from typing import BinaryIO
 
+import msgspec
 from PIL import Image
 
 from protocol.launch import ImageLimits
 from workers.errors import CannotDecode, Deferred, MachineTrouble, Verdict
-from workers.images import cost, formats, with_pillow, with_vips
+from workers.images import cost, formats, raw, svg, with_pillow, with_vips
 from workers.images import header as headers
 from workers.images.header import Header
 
 _HASH_PIECE_BYTES = 256 * 1024
 """Fits the processor's second cache: measured as fast as any larger piece."""
+
+
+_NAMES = {"pillow": "Pillow", "vips": "libvips"}
 
 
 class Source:
@@ -36,6 +41,7 @@ class Source:
         """`shown` is the path as messages name it; `warn` takes sentences for the item's warnings."""
         self.path, self.shown, self._limits, self._warn, self._strict = path, shown, limits, warn, strict
         self._file = self._open()
+        self._content: bytes | None = None  # what is read in place of the file: a raw file's preview, an unpacked SVG
         self._image: Image.Image | None = None
         self._pictures: list[Image.Image] = []
         self._memory_bytes = 1 << 62
@@ -135,28 +141,54 @@ class Source:
             raise Verdict("io", f"{self.shown} cannot be read: {error.strerror}") from error
         name = os.path.basename(self.path)
         headers.check_size(self.shown, file_bytes, self._limits)
-        kind = headers.identify(head, self.shown, name, file_bytes)
-        found = self._header_of(kind, file_bytes)
+        kind = headers.identify(self._file, head, self.shown, name, file_bytes)
+        found = self._raw_header(file_bytes) if kind is formats.RAW else self._header_of(kind, file_bytes)
         if (warning := headers.misnamed(name, kind)) is not None:
             self._warn(warning)
         headers.check(self.shown, found, self._limits)
         return found
 
+    def _raw_header(self, file_bytes: int) -> Header:
+        """The header of a raw file's preview; of the file as a TIFF where it has none."""
+        preview = raw.find(self._file.fileno(), file_bytes)
+        if preview is None:
+            if not self._file_begins_as_tiff():
+                raise Verdict("unsupported", f"{self.shown} is a camera's raw file without an embedded preview")
+            self._warn("a raw file without an embedded preview: read as the TIFF that it also is")
+            return self._header_of(formats.TIFF, file_bytes)
+        if max(preview.width, preview.height) > self._limits.side:
+            raise Verdict(
+                "too_many_pixels", f"{self.shown} holds a preview of {preview.width} x {preview.height} pixels"
+            )
+        self._content = os.pread(self._file.fileno(), preview.length, preview.at)
+        found = self._header_of(formats.JPEG, len(self._content))
+        return msgspec.structs.replace(
+            found,
+            container="raw",
+            file_bytes=file_bytes,
+            orientation=found.orientation if found.orientation != 1 else preview.told.orientation,
+            taken=found.taken or preview.told.taken,
+        )
+
+    def _file_begins_as_tiff(self) -> bool:
+        return os.pread(self._file.fileno(), 4, 0) in (b"II*\0", b"MM\0*")
+
     def _header_of(self, kind: formats.Format, file_bytes: int) -> Header:
         refusal = ""
+        if kind is formats.SVG:
+            self._content = svg.checked(self.shown, self._file, file_bytes, self._warn)
         if kind is formats.GIF:
             headers.check_gif(self.shown, self._file, self._limits)
         if kind.pillow:
             try:
-                self._file.seek(0)
-                found, self._image = headers.read_with_pillow(self._file, kind, file_bytes)
+                found, self._image = headers.read_with_pillow(self._stream(), kind, file_bytes)
                 return found
             except CannotDecode as error:
                 self._readable(error)
                 refusal = str(error)
         if kind.vips:
             try:
-                found = with_vips.read_header(self._file.fileno(), kind, file_bytes)
+                found = with_vips.read_header(self._where(), kind, file_bytes)
                 if refusal:
                     self._warn(f"Pillow refused it ({refusal}); read with libvips")
                 return found
@@ -177,29 +209,36 @@ class Source:
 
     def _decode_again(self, first: cost.Engine, target: tuple[int, int], refusal: str) -> Image.Image:
         """The ways left when the chosen decoder refused: what there is of a cut file, then the other decoder."""
-        names = {"pillow": "Pillow", "vips": "libvips"}
-        kind = self.header.format
-        broken = Verdict("corrupt", f"{self.shown} is a broken {kind.name.upper()}: {refusal}")
-        with open(self.path, "rb") as file:
-            cut = headers.looks_cut(file, kind, self.header.file_bytes)
-        if cut:
-            told = f"the file ends too early, at {self.header.file_bytes:,} bytes"
-            if self._strict:
-                raise Verdict("corrupt", f"{self.shown} is truncated: {told} ({refusal})")
         other: cost.Engine = "pillow" if first == "vips" else "vips"
-        engines = [first, other] if cut else [other]
-        for engine in engines:
-            if not (kind.pillow if engine == "pillow" else kind.vips) or not self._fits(engine, target):
-                continue
-            try:
-                decoded = self._decode_with(engine, target, lenient=cut)
-            except CannotDecode:
-                continue
-            self._warn(
-                f"truncated: {told}" if cut else f"{names[first]} refused it ({refusal}); decoded with {names[engine]}"
-            )
+        cut = self._is_cut()
+        if not cut and (decoded := self._try(other, target, lenient=False)) is not None:
+            self._warn(f"{_NAMES[first]} refused it ({refusal}); decoded with {_NAMES[other]}")
             return decoded
-        raise broken
+        ends = f"the file ends too early, at {self.header.file_bytes:,} bytes"
+        told = f"truncated: {ends}" if cut else f"damaged: {refusal}"
+        if cut and self._strict:
+            raise Verdict("corrupt", f"{self.shown} is truncated: {ends} ({refusal})")
+        for engine in () if self._strict else (first, other):
+            decoded = self._try(engine, target, lenient=True)
+            if decoded is not None and not with_pillow.is_blank(decoded):
+                self._warn(f"{told}; what there is of it was decoded with {_NAMES[engine]}")
+                return decoded
+        raise Verdict("corrupt", f"{self.shown} is a broken {self.header.format.name.upper()}: {refusal}")
+
+    def _try(self, engine: cost.Engine, target: tuple[int, int], *, lenient: bool) -> Image.Image | None:
+        kind = self.header.format
+        if not (kind.pillow if engine == "pillow" else kind.vips) or not self._fits(engine, target):
+            return None
+        try:
+            return self._decode_with(engine, target, lenient=lenient)
+        except CannotDecode:
+            return None
+
+    def _is_cut(self) -> bool:
+        if self._content is not None:
+            return headers.looks_cut(io.BytesIO(self._content), self.header.format, len(self._content))
+        with open(self.path, "rb") as file:
+            return headers.looks_cut(file, self.header.format, self.header.file_bytes)
 
     def _fits(self, engine: cost.Engine, target: tuple[int, int]) -> bool:
         """Whether the other decoder may be tried. Raises Deferred when it only needs more memory than was granted."""
@@ -212,7 +251,7 @@ class Source:
 
     def _decode_with(self, engine: cost.Engine, target: tuple[int, int], *, lenient: bool) -> Image.Image:
         if engine == "vips":
-            return with_vips.decode(self._file.fileno(), self.header, target, lenient=lenient)
+            return with_vips.decode(self._where(), self.header, target, lenient=lenient)
         if self._image is None or self._file.closed or self.decodes > 1 or lenient:
             self._reopen()
         assert self._image is not None
@@ -225,9 +264,20 @@ class Source:
         self._file.close()
         self._file = self._open()
         try:
-            _, self._image = headers.read_with_pillow(self._file, self.header.format, self.header.file_bytes)
+            _, self._image = headers.read_with_pillow(self._stream(), self.header.format, self.header.file_bytes)
         except CannotDecode as error:
             raise CannotDecode(f"changed while it was read: {error}") from error
+
+    def _stream(self) -> BinaryIO:
+        """What Pillow reads, at its beginning."""
+        if self._content is not None:
+            return io.BytesIO(self._content)
+        self._file.seek(0)
+        return self._file
+
+    def _where(self) -> int | bytes:
+        """What libvips reads."""
+        return self._file.fileno() if self._content is None else self._content
 
     def _readable(self, error: CannotDecode) -> None:
         """Raises what is not the image's fault, or is no fault of its contents."""

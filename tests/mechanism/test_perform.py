@@ -58,7 +58,7 @@ def test_noop_does_not_even_look(tmp_path: Path) -> None:
 FAULTS = {
     "empty.jpg": (b"", "corrupt", "empty (0 bytes)"),
     "text.jpg": (b"dear diary", "unsupported", "no image of a known format"),
-    "film.fli": (b"\x00\x01\x00\x00\x11\xaf" + bytes(100), "unsupported", "FLI"),
+    "film.fli": (b"\x00\x01\x00\x00\x11\xaf" + bytes(100), "corrupt", "a broken FLI"),
     "paper.pdf": (b"%PDF-1.7", "unsupported", "PDF"),
     "broken.png": (specimens.broken_png(), "corrupt", "broken PNG"),
     "stub.jpg": (small_jpeg()[:100], "corrupt", "broken JPEG"),

@@ -1,9 +1,11 @@
 """Which files are images, told by their first bytes; the name is believed only where a format has no mark.
 
-The list is an allow-list: of some fifty formats the decoders know, these are what galleries hold. The
-others (FLI, FITS, MIC, ...) are decoded slowly, by code that is rarely read, and are refused by name.
+Two lists. The common formats are told apart here. What is none of them may be one of the rare formats that Pillow
+reads (PCX, SGI, DDS, ...): a gallery of thirty years holds some, and a reader that falls over one is contained by its
+worker. Left out are those that start another program (EPS), need Windows (WMF) or hold no pixels (HDF5, GRIB).
 """
 
+import zlib
 from typing import Final
 
 import msgspec
@@ -28,7 +30,9 @@ TIFF: Final = Format("tiff", "TIFF", True, streams=True)
 WEBP: Final = Format("webp", "WEBP", True)
 GIF: Final = Format("gif", "GIF", True)
 AVIF: Final = Format("avif", "AVIF", True)
-HEIF: Final = Format("heif", "", True)
+HEIF: Final = Format("heif", "HEIF", True)
+RAW: Final = Format("raw", "", False)
+"""A camera's raw file: what is read is the largest JPEG that the camera put into it (`images.raw`)."""
 SVG: Final = Format("svg", "", True)
 JPEG2000: Final = Format("jpeg2000", "JPEG2000", False)
 BMP: Final = Format("bmp", "BMP", False)
@@ -49,6 +53,13 @@ _BEGINNINGS: Final[tuple[tuple[bytes, Format], ...]] = (
     (b"MM\0*", TIFF),
     (b"II+\0", TIFF),
     (b"MM\0+", TIFF),
+    (b"MM*\0", TIFF),
+    (b"II\0*", TIFF),
+    (b"IIRO", RAW),
+    (b"IIRS", RAW),
+    (b"MMOR", RAW),
+    (b"IIU\0", RAW),
+    (b"FUJIFILMCCD-RAW", RAW),
     (b"\0\0\0\x0cjP  \r\n\x87\n", JPEG2000),
     (b"\xffO\xffQ", JPEG2000),
     (b"8BPS", PSD),
@@ -63,22 +74,37 @@ _BRANDS: Final = {
     b"hevc": HEIF,
     b"heim": HEIF,
     b"heis": HEIF,
+    b"hevx": HEIF,
+    b"hevm": HEIF,
+    b"hevs": HEIF,
+    b"mif2": HEIF,
+    b"miaf": HEIF,
+    b"crx ": RAW,
     b"mif1": HEIF,
     b"msf1": HEIF,
 }
-_REFUSED: Final[tuple[tuple[int, bytes, str], ...]] = (
-    (0, b"%PDF", "PDF"),
-    (0, b"%!PS", "PostScript"),
-    (4, b"\x11\xaf", "FLI animation"),
-    (4, b"\x12\xaf", "FLC animation"),
+_RAW_EXTENSIONS: Final = frozenset(b"dng nef nrw arw srf sr2 cr2 pef srw rw2 orf 3fr erf mef mos iiq".split())
+RARE: Final = (
+    "BLP", "CUR", "DCX", "DDS", "DIB", "FITS", "FLI", "FTEX", "GBR", "ICNS", "IM", "IMT", "IPTC", "MCIDAS", "MSP",
+    "PCD", "PCX", "PIXAR", "PPM", "QOI", "SGI", "SPIDER", "SUN", "TGA", "XBM", "XPM", "XVTHUMB",
+)  # fmt: skip
+"""Pillow's names of the formats that are tried when a file is none of the common ones."""
+
+_RARE_MARKS: Final[tuple[tuple[int, bytes, str], ...]] = (
+    (4, b"\x11\xaf", "FLI"),
+    (4, b"\x12\xaf", "FLI"),
     (0, b"SIMPLE  =", "FITS"),
     (0, b"DDS ", "DDS"),
     (0, b"qoif", "QOI"),
+    (0, b"icns", "ICNS"),
+    (0, b"\0\0\2\0", "CUR"),
+)
+_REFUSED: Final[tuple[tuple[int, bytes, str], ...]] = (
+    (0, b"%PDF", "PDF"),
+    (0, b"%!PS", "PostScript"),
     (0, b"v/1\x01", "OpenEXR"),
     (0, b"#?RADIANCE", "Radiance HDR"),
-    (0, b"icns", "ICNS"),
     (0, b"\x76\x2f\x31\x01", "OpenEXR"),
-    (0, b"\0\0\2\0", "Windows cursor"),
     (0, b"PK\x03\x04", "ZIP archive"),
     (0, b"\x1f\x8b", "gzip archive"),
 )
@@ -88,7 +114,7 @@ def sniff(head: bytes, name: bytes) -> Format | None:
     """Returns the format of a file that begins with `head`, None when it is none of ours. `name` is its file name."""
     for mark, found in _BEGINNINGS:
         if head.startswith(mark):
-            return found
+            return RAW if found is TIFF and _is_raw(head, name) else found
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return WEBP
     if head[4:8] == b"ftyp":
@@ -99,6 +125,8 @@ def sniff(head: bytes, name: bytes) -> Format | None:
         head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"<?xml", b"<svg", b"<!--", b"<!DOCTYPE svg"))
         and b"<svg" in head
     ):
+        return SVG
+    if head[:2] == b"\x1f\x8b" and b"<svg" in _unpacked(head):
         return SVG
     return TGA if name.lower().endswith(b".tga") and head else None
 
@@ -111,6 +139,23 @@ def _of_brands(head: bytes) -> Format | None:
     return next((_BRANDS[brand] for brand in brands if brand in _BRANDS), None)
 
 
+def _is_raw(head: bytes, name: bytes) -> bool:
+    """Raw files are TIFF by their first bytes; Canon marks its own, the others are told by the name."""
+    return head[8:10] == b"CR" or name[name.rfind(b".") + 1 :].lower() in _RAW_EXTENSIONS
+
+
+def _unpacked(head: bytes) -> bytes:
+    try:
+        return zlib.decompressobj(31).decompress(head, 4096)  # 31: gzip
+    except zlib.error:
+        return b""
+
+
+def broken(head: bytes) -> str | None:
+    """Returns the name of the rare format that a file seems to be of, though its reader found nothing it can read."""
+    return next((name for at, mark, name in _RARE_MARKS if head[at : at + len(mark)] == mark), None)
+
+
 def describe(head: bytes) -> str:
     """Returns what a file of no readable format seems to be, for its verdict."""
     for at, mark, name in _REFUSED:
@@ -121,4 +166,7 @@ def describe(head: bytes) -> str:
     return f"is no image of a known format: it begins with {head[:16]!r}"
 
 
-READABLE: Final = "JPEG, PNG, WebP, TIFF, GIF, AVIF, HEIF, JPEG 2000, BMP, ICO, PPM, PSD, TGA, SVG"
+READABLE: Final = (
+    "JPEG, PNG, WebP, TIFF, GIF, AVIF, HEIF, JPEG 2000, BMP, ICO, PPM, PSD, TGA, SVG, the previews in CR2, CR3, NEF, "
+    "ARW, DNG, ORF, RW2 and RAF, and what else Pillow reads"
+)

@@ -5,14 +5,14 @@ import os
 from collections.abc import Iterator
 from struct import error as StructError
 from struct import unpack
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import msgspec
 from PIL import Image, UnidentifiedImageError
 
 from protocol.launch import ImageLimits
 from workers.errors import CannotDecode, Verdict
-from workers.images import exif, formats
+from workers.images import exif, formats, heif
 
 Image.MAX_IMAGE_PIXELS = None  # the limits here are checked on the header, are configurable, and name themselves
 
@@ -49,6 +49,10 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     """"" (none), "srgb" (nothing to convert) or "other"."""
     alpha: bool = False
     file_bytes: int = 0
+    reader: Literal["pillow", "vips"] = "pillow"
+    """Whose header it is: what Pillow cannot open it cannot decode either."""
+    container: str = ""
+    """What the image was found in when that is another format: a raw file, an EXIF thumbnail."""
 
     @property
     def pixels(self) -> int:
@@ -66,18 +70,34 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
         return (self.height, self.width) if self.orientation >= 5 else (self.width, self.height)
 
 
-def identify(head: bytes, path: str, name: bytes, file_bytes: int) -> formats.Format:
+def identify(file: BinaryIO, head: bytes, path: str, name: bytes, file_bytes: int) -> formats.Format:
     """Returns the format of a file. Raises Verdict: corrupt when it is empty, unsupported when it is none of ours."""
-    found = formats.sniff(head, name)
+    found = formats.sniff(head, name) or _rare(file)
     if found is not None:
         return found
     if not file_bytes:
         raise Verdict("corrupt", f"{path} is empty (0 bytes)")
+    if (rare := formats.broken(head)) is not None:
+        raise Verdict("corrupt", f"{path} is a broken {rare}: its header cannot be read")
     raise Verdict("unsupported", f"{path} {formats.describe(head)}; read are {formats.READABLE}")
+
+
+def _rare(file: BinaryIO) -> formats.Format | None:
+    """The format of a file that Pillow knows and that is not common; its header is small and read twice."""
+    Image.init()
+    try:
+        file.seek(0)
+        with Image.open(file, formats=formats.RARE) as image:
+            kind = image.format or ""
+    except REFUSALS:
+        return None
+    return formats.Format(kind.lower(), kind, False)
 
 
 def read_with_pillow(file: BinaryIO, kind: formats.Format, file_bytes: int) -> tuple[Header, Image.Image]:
     """Returns the header and Pillow's opened (not decoded) image. Raises CannotDecode with Pillow's reason."""
+    if kind is formats.HEIF and not heif.register():
+        raise CannotDecode(heif.MISSING)
     try:
         image = Image.open(file, formats=(kind.pillow,))
         return _header(image, kind, file, file_bytes), image
@@ -96,6 +116,7 @@ def reason(error: BaseException) -> str:
 def _header(image: Image.Image, kind: formats.Format, file: BinaryIO, file_bytes: int) -> Header:
     told = image.info
     oriented = _tiff_exif(image) if kind is formats.TIFF else exif.parse(_bytes(told.get("exif")))
+    turned = kind is formats.HEIF  # by its decoder; the EXIF tag is a copy that says so once more
     return Header(
         format=kind,
         width=image.size[0],
@@ -103,7 +124,7 @@ def _header(image: Image.Image, kind: formats.Format, file: BinaryIO, file_bytes
         mode=image.mode,
         bands=len(image.getbands()),
         bits=_bits(image),
-        orientation=oriented.orientation,
+        orientation=1 if turned else oriented.orientation,
         taken=oriented.taken,
         frames=_frames(image, kind, file, file_bytes),
         progressive=bool(told.get("progressive") or told.get("progression") or told.get("interlace")),

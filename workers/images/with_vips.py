@@ -33,11 +33,14 @@ def library() -> Any:
     return pyvips
 
 
-def read_header(descriptor: int, kind: formats.Format, file_bytes: int) -> Header:
-    """Returns the header of an image that Pillow does not read. Raises CannotDecode with libvips's reason."""
+def read_header(where: int | bytes, kind: formats.Format, file_bytes: int) -> Header:
+    """Returns the header of an image that Pillow does not read; `where`: a descriptor, or the file's content.
+
+    Raises CannotDecode with libvips's reason.
+    """
     vips = library()
     try:
-        image = vips.Image.new_from_source(_source(vips, descriptor), "", access="sequential")
+        image = vips.Image.new_from_source(_source(vips, where), "", access="sequential")
         return Header(
             format=kind,
             width=image.width,
@@ -49,12 +52,13 @@ def read_header(descriptor: int, kind: formats.Format, file_bytes: int) -> Heade
             icc="other" if image.get_typeof("icc-profile-data") else "",
             alpha=bool(image.hasalpha()),
             file_bytes=file_bytes,
+            reader="vips",
         )
     except vips.Error as error:
         raise CannotDecode(_reason(error)) from error
 
 
-def decode(descriptor: int, header: Header, target: tuple[int, int], *, lenient: bool) -> Image.Image:
+def decode(where: int | bytes, header: Header, target: tuple[int, int], *, lenient: bool) -> Image.Image:
     """Returns the image at `target` pixels (as stored), 8 bits, sRGB; mode L, RGB or RGBA.
 
     `lenient` takes what there is of a broken file. Raises CannotDecode with libvips's reason, MemoryError.
@@ -63,7 +67,7 @@ def decode(descriptor: int, header: Header, target: tuple[int, int], *, lenient:
     colours: dict[str, str] = {"export_profile": "srgb"} if needs_colour(header) else {}
     try:
         image = vips.Image.thumbnail_source(
-            _source(vips, descriptor), target[0], height=target[1], size="force", no_rotate=True,
+            _source(vips, where), target[0], height=target[1], size="force", no_rotate=True,
             option_string=f"[fail_on={'none' if lenient else 'error'}]", **colours,
         )  # fmt: skip
         image = _eight_bits(image)
@@ -88,9 +92,11 @@ def _eight_bits(image: Any) -> Any:
     return image if image.bands <= 4 else image.extract_band(0, n=3)
 
 
-def _source(vips: Any, descriptor: int) -> Any:
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    return vips.Source.new_from_descriptor(descriptor)
+def _source(vips: Any, where: int | bytes) -> Any:
+    if isinstance(where, bytes):
+        return vips.Source.new_from_memory(where)
+    os.lseek(where, 0, os.SEEK_SET)
+    return vips.Source.new_from_descriptor(where)
 
 
 def _reason(error: Exception) -> str:
