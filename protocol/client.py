@@ -195,7 +195,7 @@ class Client:
     # ---- following ---------------------------------------------------------------------------
 
     def iter_progress(self, batch: str, every_seconds: float = 0.25) -> Iterator[BatchProgress]:
-        """Yields the batch's progress, last of all with the state `finished` or `cancelled`.
+        """Yields the batch's progress, last of all when it is over (`is_over`).
 
         Asks every `every_seconds`, and at once when the supervisor publishes something about the batch.
         """
@@ -203,7 +203,7 @@ class Client:
             while True:
                 progress = self.progress(batch)
                 yield progress
-                if progress.state in ("finished", "cancelled"):
+                if is_over(progress):
                     return
                 if sockets.wait_readable(news, every_seconds):
                     time.sleep(PROGRESS_FLOOR_SECONDS)
@@ -216,11 +216,9 @@ class Client:
         every = 0.25 if timeout_seconds is None else max(PROGRESS_FLOOR_SECONDS, min(0.25, timeout_seconds))
         progress = None
         for progress in self.iter_progress(batch, every):
-            if progress.state not in ("finished", "cancelled") and deadline is not None and time.monotonic() > deadline:
-                raise WaitedTooLong(
-                    f"batch {batch} is not finished after {timeout_seconds:g} s: "
-                    f"{progress.counts.pending + progress.counts.leased:,} of {progress.items:,} items remain"
-                )
+            if not is_over(progress) and deadline is not None and time.monotonic() > deadline:
+                left = f"{progress.counts.pending + progress.counts.leased:,} of {progress.items:,} items remain"
+                raise WaitedTooLong(f"batch {batch} is not finished after {timeout_seconds:g} s: {left}")
         assert progress is not None
         return progress
 
@@ -322,6 +320,11 @@ class Client:
     def _subscribed(self, topics: list[str]) -> sockets.Socket:
         welcome = self._welcome or self.hello()
         return sockets.subscriber(self._context, welcome.events_endpoint, topics)
+
+
+def is_over(progress: BatchProgress) -> bool:
+    """Tells whether nothing more will happen in a batch: a cancelled one may still have images in progress."""
+    return progress.state in ("finished", "cancelled") and not (progress.counts.pending or progress.counts.leased)
 
 
 class OpenedBatch:

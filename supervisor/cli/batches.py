@@ -3,7 +3,7 @@
 import argparse
 import time
 
-from protocol.client import Client
+from protocol.client import Client, is_over
 from protocol.errors import UsageError, WaitedTooLong
 from protocol.messages import Batches, BatchProgress, ListBatches, Progress, Summary
 from supervisor.cli.find import ask, connect, connect_or_read
@@ -54,7 +54,7 @@ def _wait_for(client: Client, name: str, deadline: float | None, timeout: float 
     with Bar() as bar:
         for progress in client.iter_progress(name):
             bar.show(progress)
-            if progress.state in ("finished", "cancelled"):
+            if is_over(progress):
                 break
             if deadline is not None and time.monotonic() > deadline:
                 left = progress.counts.pending + progress.counts.leased

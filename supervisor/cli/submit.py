@@ -3,7 +3,7 @@
 import argparse
 import time
 
-from protocol.client import OpenedBatch
+from protocol.client import OpenedBatch, is_over
 from protocol.errors import NoSupervisor, WaitedTooLong
 from supervisor.cli.find import connect
 from supervisor.cli.options import Verb, client_settings
@@ -59,8 +59,7 @@ def _run(arguments: argparse.Namespace) -> int:
         with Bar() as bar:
             for progress in client.iter_progress(done.batch):
                 bar.show(progress)
-                ended = progress.state in ("finished", "cancelled")
-                if not ended and deadline is not None and time.monotonic() > deadline:
+                if not is_over(progress) and deadline is not None and time.monotonic() > deadline:
                     raise WaitedTooLong(f"batch {done.batch} is not finished after {arguments.timeout:g} s; it goes on")
         if arguments.json:
             print_json(summary_row(progress))

@@ -15,7 +15,7 @@ def ask(type, **fields):  # noqa: A002
 batch = ask("open_batch", recipe="thumbs", out=out)["batch"]
 ask("add_items", batch=batch, chunk=0, root="/", names=[photo.lstrip("/") for photo in photos])
 ask("close_batch", batch=batch)
-while ask("progress", batch=batch)["state"] != "finished":
+while ask("progress", batch=batch)["state"] not in ("finished", "cancelled"):
     time.sleep(0.1)
 for result in ask("results", batch=batch)["results"]:
     print(result["state"], result["path"], [output["path"] for output in result["outputs"]])
