@@ -193,3 +193,20 @@ def test_a_useless_trim_replaces_a_worker_but_not_one_that_is_still_young() -> N
     young.submit("b", names(9))
     young.say(0, useless)
     assert young.states() == ["BUSY"] and young.notes("trimmed")
+
+
+def test_a_large_image_has_its_idle_neighbour_replaced_which_is_then_offered_nothing() -> None:
+    story = Story(workers=2).start()
+    story.submit("b", names(2))
+    deferred(story, 0, 170 * MB)
+    story.ask(m.PauseWork())
+    story.report(1)
+    story.look({1: 100})
+    story.ask(m.ResumeWork())
+    assert story.states() == ["IDLE", "STOPPING"] and story.grants() == {}
+    assert story.notes("recycle")[0].slot == 1
+    story.exit(1, 0)
+    story.ready(1)
+    story.look()
+    (lease,) = story.pool.state.leases.values()
+    assert list(lease.items) == [1] and lease.reserved_bytes == 180 * MB
