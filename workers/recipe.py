@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from protocol.messages import Recipe
+from protocol.messages import Recipe, Step
 from workers.errors import RecipeError
 from workers.images.header import Header
 from workers.operations import Operation, Reads, load
@@ -31,9 +31,28 @@ class CompiledRecipe(msgspec.Struct, frozen=True, kw_only=True):
         """Returns the longest side in pixels of the one picture that serves all steps (0: none)."""
         return max(step.operation.side(header, step.parameters) for step in self.steps)
 
+    @property
+    def embedded(self) -> bool:
+        """Whether every step that looks at pixels is content with an embedded thumbnail."""
+        return all(step.operation.embedded(step.parameters) for step in self.steps if step.operation.reads == "pixels")
+
     def beside(self, header: Header) -> int:
         """Returns the bytes that the greediest step takes beside that picture."""
         return max(step.operation.beside(header, step.parameters) for step in self.steps)
+
+
+def check_step(operation: Operation, step: Step, where: str) -> Any:
+    """Returns the validated parameters of a step. Raises RecipeError, which begins with `where`."""
+    try:
+        parameters = msgspec.convert(step.parameters, operation.parameters)
+        operation.check(parameters)
+        operation.writes(parameters)
+    except msgspec.ValidationError as error:
+        fields = ", ".join(operation.parameters.__struct_fields__) or "none"
+        raise RecipeError(f"{where}: {error}; its parameters are: {fields}") from error
+    except ValueError as error:
+        raise RecipeError(f"{where}: {error}") from error
+    return parameters
 
 
 def compile_recipe(recipe: Recipe) -> CompiledRecipe:
@@ -46,15 +65,10 @@ def compile_recipe(recipe: Recipe) -> CompiledRecipe:
         where = f"recipe {recipe.name!r}, step {number} ({step.operation})"
         try:
             operation = load(step.operation)
-            parameters = msgspec.convert(step.parameters, operation.parameters)
-            operation.check(parameters)
-            outputs = operation.writes(parameters)
-        except msgspec.ValidationError as error:
-            fields = ", ".join(operation.parameters.__struct_fields__) or "none"
-            raise RecipeError(f"{where}: {error}; its parameters are: {fields}") from error
-        except (ValueError, RecipeError) as error:
+        except RecipeError as error:
             raise RecipeError(f"{where}: {error}") from error
-        for output in outputs:
+        parameters = check_step(operation, step, where)
+        for output in operation.writes(parameters):
             if output in written:
                 raise RecipeError(
                     f"{where}: writes .{output}, as does {written[output]}; give it another size or format"

@@ -87,9 +87,11 @@ def _leave_environment() -> None:
 
 def _import_all(plan: TemplatePlan) -> None:
     import workers.entry
+    from workers.operations import foreign
     from workers.recipe import compile_recipe
 
     assert workers.entry.main is not None
+    foreign()  # two operations of one name are refused here, whether or not a recipe names them
     reads = {compile_recipe(recipe).reads for recipe in plan.recipes}
     if reads & {"header", "pixels"}:
         _import_decoders(pixels="pixels" in reads)

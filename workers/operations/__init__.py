@@ -7,21 +7,24 @@ on a picture that all steps share.
 
 import importlib
 from collections.abc import Callable
+from importlib.metadata import EntryPoint
 from typing import Any, Literal
 
 import msgspec
 from PIL import Image
 
+from workers import third_party
 from workers.errors import RecipeError, Verdict
 from workers.images.header import Header
 from workers.publish import Publisher
-from workers.scratch import Scratch, TempFileTracker
 from workers.source import Source
 
 Reads = Literal["nothing", "name", "header", "pixels"]
 """How far an operation goes into the file: not even looked at, its name and state, its header, its pixels."""
 
 MODULES: dict[str, str] = {
+    "function": "workers.operations.function",
+    "convert": "workers.operations.convert",
     "noop": "workers.operations.noop",
     "phash": "workers.operations.phash",
     "probe": "workers.operations.probe",
@@ -55,20 +58,14 @@ class Output(msgspec.Struct, frozen=True):
 class Work:
     """What an operation works on: the item's image and where its results go."""
 
+    path: bytes = b""
+    """The input's path, for operations that open it themselves."""
+
     def __init__(
-        self,
-        name: bytes,
-        source: Source | None,
-        publisher: Publisher | None,
-        warn: Callable[[str], None],
-        directory: Scratch | None = None,
+        self, name: bytes, source: Source | None, publisher: Publisher | None, warn: Callable[[str], None]
     ) -> None:
-        """`name` is the file's name without its directories; `source` is None for operations that read nothing;
-        `directory` is the worker's for temp files."""
+        """`name` is the file's name without its directories; `source` is None for operations that read nothing."""
         self.name, self.warn = name, warn
-        self._directory = directory
-        self._step = ""
-        self._scratch: TempFileTracker | None = None
         self._source, self._publisher = source, publisher
         self.outputs: list[Output] = []
 
@@ -77,36 +74,6 @@ class Work:
         """The image. Only for operations that read its header or pixels."""
         assert self._source is not None, "the operation does not say that it reads the image"
         return self._source
-
-    @property
-    def scratch(self) -> TempFileTracker:
-        """The temp files of the running step: what it tracks is deleted when the step ends, also by an exception.
-
-        For what is to live longer, `directory.tracker(...)` with the moment it is to end at. Raises OSError.
-        """
-        if self._scratch is None:
-            self._scratch = self.directory.tracker(self._step)
-        return self._scratch
-
-    @property
-    def directory(self) -> Scratch:
-        """The worker's directory for temp files; its `cleanup` takes whatever else is to be put back."""
-        assert self._directory is not None, "a worker's directory is there whenever an operation runs in one"
-        return self._directory
-
-    def begin(self, step: str) -> None:
-        """A step begins: temp files made from here on are its own. Raises OSError."""
-        self._step = step
-        if self._directory is not None:
-            self._directory.enter(step)
-
-    def end(self) -> None:
-        """It is over, however it ended; what could not be deleted becomes a warning."""
-        if self._scratch is None:
-            return
-        scratch, self._scratch = self._scratch, None
-        for failure in scratch.close():
-            self.warn(f"temp file not deleted: {failure}")
 
     def publish(self, step: str, label: str, extension: str, image: Image.Image, content: bytes) -> None:
         """Writes an encoded image as an output of `step`. Raises Verdict, MachineTrouble."""
@@ -140,6 +107,21 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
 def load(name: str) -> Operation:
     """Returns an operation, importing its module. Raises RecipeError when there is none of that name."""
     if name not in MODULES:
-        raise RecipeError(f"no operation {name!r}; known: {', '.join(sorted(MODULES))}")
+        return _load_foreign(name)
     operations: tuple[Operation, ...] = importlib.import_module(MODULES[name]).OPERATIONS
     return next(operation for operation in operations if operation.name == name)
+
+
+def _load_foreign(name: str) -> Operation:
+    others = foreign()
+    if name not in others:
+        raise RecipeError(f"no operation {name!r}; known: {', '.join(sorted({*MODULES, *others}))}")
+    found = third_party.fetch(others[name])
+    if not isinstance(found, Operation) or found.name != name:
+        raise third_party.not_one(others[name], found)
+    return found
+
+
+def foreign() -> dict[str, EntryPoint]:
+    """Returns the operations of other distributions by name. Raises RecipeError where two have one name."""
+    return third_party.installed(frozenset(MODULES))
