@@ -179,6 +179,7 @@ def _run(recipe: CompiledRecipe, job: Job, context: Context, item: _Item) -> boo
             if side:
                 source.decoded(side)
         item.work = Work(os.path.basename(job.path), source, item.publisher, context.heard.say)
+        item.work.path = job.path
         for number, step in enumerate(recipe.steps):
             context.recorder.step(number)
             values = step.operation.run(item.work, step.parameters)
