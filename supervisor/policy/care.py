@@ -244,7 +244,7 @@ def _victim(state: PoolState, now: float) -> list[Command]:
         for slot in state.slots
         if slot.worker is not None and slot.worker.state != "STARTING"
     ]
-    choice = choose_victim(state.level, candidates, state.settings.watch, now)
+    choice = choose_victim(state.levels.acute, candidates, state.settings.watch, now)
     if choice.slot is None:
         return []
     slot = state.slots[choice.slot]

@@ -41,6 +41,9 @@ class Levels(msgspec.Struct):
 
     settings: WatchSettings
     level: Level = Level.NORMAL
+    acute: Level = Level.NORMAL
+    """The level less its delay: what the last figures themselves call for, down to the lower mark. What takes
+    something away (a trim, a recycle, a kill) follows this one: memory that is back is no reason to kill."""
     pressure: float = 0.0
     """Used / budget of the last update."""
     reason: str = "nothing measured yet"
@@ -61,6 +64,7 @@ class Levels(msgspec.Struct):
         entered = max(self._by_share(self.pressure), absolute)
         held = max(self._by_share(self.pressure + self.settings.level_gap_share), absolute)
         self._move(entered, held, now)
+        self.acute = min(self.level, held)
         self.reason = (
             f"{human(used_bytes)} of {human(budget_bytes)} used ({self.pressure:.0%}),"
             f" {human(available_bytes)} available on the machine"

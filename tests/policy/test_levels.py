@@ -37,6 +37,17 @@ def test_recovery_takes_the_gap_and_the_hold() -> None:
     assert at(state, 20, 6.1) == Level.NORMAL
 
 
+def test_what_takes_something_away_does_not_wait_for_the_hold() -> None:
+    state = levels()
+    told = [(at(state, percent, 0.1 * step), state.acute) for step, percent in enumerate((96, 94, 91, 20))]
+    assert told == [
+        (Level.EMERGENCY, Level.EMERGENCY),
+        (Level.EMERGENCY, Level.EMERGENCY),
+        (Level.EMERGENCY, Level.CRITICAL),
+        (Level.EMERGENCY, Level.NORMAL),
+    ]
+
+
 def test_a_dip_does_not_count_as_calm() -> None:
     state = levels()
     at(state, 91, 0.0)

@@ -177,6 +177,18 @@ def test_when_memory_runs_out_one_gives_way_at_a_time_and_submissions_are_refuse
     assert story.of(c.KillWorker) == [c.KillWorker(slot=0, incarnation=1)]
 
 
+def test_memory_that_is_back_is_no_reason_to_kill_while_the_level_lingers() -> None:
+    story = warmed(workers=2)
+    story.look({0: 80, 1: 140}, available=20 * MB)
+    assert story.states() == ["BUSY", "KILLING"]
+    story.exit(1, -9, item=story.lease(1)[0])
+    for _ in range(10):
+        story.clock.step(0.1)
+        story.look({0: 80})
+        assert story.pool.state.level is Level.EMERGENCY, "held for 2 s"
+        assert story.states()[0] == "BUSY", "its neighbour gave enough"
+
+
 def test_critical_takes_batch_sizes_down_to_one() -> None:
     story = warmed(workers=2)
     story.look(available=80 * MB)
