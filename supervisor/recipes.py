@@ -30,20 +30,26 @@ BUILT_IN: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
         _recipe("thumbs", _thumbnail(256, 1024)),
-        _recipe("web", _thumbnail(256, 512, 1024, 2048), Step(operation="probe"), Step(operation="phash")),
-        _recipe("probe", Step(operation="probe")),
+        _recipe(
+            "web",
+            _thumbnail(256, 512, 1024, 2048),
+            Step(operation="probe"),
+            Step(operation="phash"),
+            Step(operation="thumbhash"),
+        ),
+        _recipe("probe", Step(operation="probe", parameters={"full": True})),
         _recipe("noop", Step(operation="noop")),
     )
 }
 DESCRIPTIONS = {
     "thumbs": "thumbnails of 256 and 1024 pixels, WebP",
-    "web": "thumbnails of 256, 512, 1024 and 2048 pixels, WebP; metadata; perceptual hash",
-    "probe": "metadata only: format, size, orientation, date",
+    "web": "thumbnails of 256, 512, 1024 and 2048 pixels, WebP; metadata; perceptual hash; thumbhash",
+    "probe": "metadata only: format, size, orientation, date, camera, place; all of EXIF, XMP and IPTC",
 }
 HIDDEN = frozenset({"noop"})
 """For benchmarks: works on nothing and writes nothing."""
 
-VALUES_ONLY = frozenset({"probe", "phash", "noop"})
+VALUES_ONLY = frozenset({"probe", "phash", "thumbhash", "palette", "sharpness", "noop"})
 """Operations that write no file; any other one may."""
 
 

@@ -177,6 +177,7 @@ def _run(recipe: CompiledRecipe, job: Job, context: Context, item: _Item) -> boo
             if context.hash_content:
                 item.content_hash = source.content_hash()
             if side:
+                source.allow_embedded(recipe.embedded)
                 source.decoded(side)
         item.work = Work(os.path.basename(job.path), source, item.publisher, context.heard.say)
         item.work.path = job.path

@@ -18,14 +18,17 @@ from PIL import Image
 
 from protocol.launch import ImageLimits
 from workers.errors import CannotDecode, Deferred, MachineTrouble, Verdict
-from workers.images import cost, formats, raw, svg, with_pillow, with_vips
+from workers.images import cost, exif, formats, raw, svg, with_pillow, with_vips
 from workers.images import header as headers
 from workers.images.header import Header
+from workers.images.metadata import Metadata
 
 _HASH_PIECE_BYTES = 256 * 1024
 """Fits the processor's second cache: measured as fast as any larger piece."""
 
 
+_SAME_SHAPE = 0.02
+"""By how much the proportions of an embedded thumbnail may differ: 160 x 107 pixels are rounded from 3:2."""
 _NAMES = {"pillow": "Pillow", "vips": "libvips"}
 
 
@@ -39,11 +42,13 @@ class Source:
         self, path: bytes, shown: str, limits: ImageLimits, warn: Callable[[str], None], *, strict: bool
     ) -> None:
         """`shown` is the path as messages name it; `warn` takes sentences for the item's warnings."""
-        self.path, self.shown, self._limits, self._warn, self._strict = path, shown, limits, warn, strict
+        self.path, self.shown, self._limits, self.warn, self._strict = path, shown, limits, warn, strict
         self._file = self._open()
         self._content: bytes | None = None  # what is read in place of the file: a raw file's preview, an unpacked SVG
         self._image: Image.Image | None = None
         self._pictures: list[Image.Image] = []
+        self._metadata: Metadata | None = None
+        self._embedded = False
         self._memory_bytes = 1 << 62
         self.needs_bytes = 0
         try:
@@ -65,6 +70,32 @@ class Source:
             self._image.close()
             self._image = None
         self._file.close()
+
+    def opened(self) -> Image.Image:
+        """Returns Pillow's image, just opened, of a format that Pillow reads. Raises Verdict when it refuses."""
+        try:
+            self._reopen()
+        except CannotDecode as error:
+            raise Verdict("corrupt", f"{self.shown} cannot be read: {error}") from error
+        assert self._image is not None
+        return self._image
+
+    def whole(self) -> bytes:
+        """Returns the file's bytes. Raises Verdict io."""
+        try:
+            return os.pread(self._file.fileno(), self.header.file_bytes, 0)
+        except OSError as error:
+            raise Verdict("io", f"{self.shown} cannot be read: {error.strerror}") from error
+
+    def metadata(self) -> Metadata:
+        """Returns the image's blocks of metadata."""
+        if self._metadata is None:
+            self._metadata = self._read_metadata()
+        return self._metadata
+
+    def allow_embedded(self, allowed: bool) -> None:
+        """Lets a picture be made from the thumbnail in the EXIF where that is large enough, or not."""
+        self._embedded = allowed
 
     def admit(self, side: int, beside_bytes: int, memory_bytes: int) -> int:
         """Predicts what decoding to `side` takes, with `beside_bytes` for the steps, and returns it.
@@ -120,7 +151,8 @@ class Source:
         """
         side = min(side, max(self.header.width, self.header.height))
         if not self._pictures or max(self._pictures[0].size) < side:
-            self._pictures[:] = [self._decode(cost.target_of(self.header, side))]
+            found = self._decode_embedded(side) if self._embedded else None
+            self._pictures[:] = [found or self._decode(cost.target_of(self.header, side))]
         return self._pictures[0]
 
     def _open(self) -> io.BufferedReader:
@@ -144,7 +176,7 @@ class Source:
         kind = headers.identify(self._file, head, self.shown, name, file_bytes)
         found = self._raw_header(file_bytes) if kind is formats.RAW else self._header_of(kind, file_bytes)
         if (warning := headers.misnamed(name, kind)) is not None:
-            self._warn(warning)
+            self.warn(warning)
         headers.check(self.shown, found, self._limits)
         return found
 
@@ -154,7 +186,7 @@ class Source:
         if preview is None:
             if not self._file_begins_as_tiff():
                 raise Verdict("unsupported", f"{self.shown} is a camera's raw file without an embedded preview")
-            self._warn("a raw file without an embedded preview: read as the TIFF that it also is")
+            self.warn("a raw file without an embedded preview: read as the TIFF that it also is")
             return self._header_of(formats.TIFF, file_bytes)
         if max(preview.width, preview.height) > self._limits.side:
             raise Verdict(
@@ -176,7 +208,7 @@ class Source:
     def _header_of(self, kind: formats.Format, file_bytes: int) -> Header:
         refusal = ""
         if kind is formats.SVG:
-            self._content = svg.checked(self.shown, self._file, file_bytes, self._warn)
+            self._content = svg.checked(self.shown, self._file, file_bytes, self.warn)
         if kind is formats.GIF:
             headers.check_gif(self.shown, self._file, self._limits)
         if kind.pillow:
@@ -190,11 +222,32 @@ class Source:
             try:
                 found = with_vips.read_header(self._where(), kind, file_bytes)
                 if refusal:
-                    self._warn(f"Pillow refused it ({refusal}); read with libvips")
+                    self.warn(f"Pillow refused it ({refusal}); read with libvips")
                 return found
             except CannotDecode as error:
                 refusal = refusal or str(error)
         raise Verdict("corrupt", f"{self.shown} is a broken {kind.name.upper()}: {refusal}")
+
+    def _read_metadata(self) -> Metadata:
+        if self.header.reader == "vips":
+            return Metadata(**with_vips.metadata(self._where()))
+        if self._image is None or self.decodes:
+            self.opened()
+        assert self._image is not None
+        return with_pillow.metadata(self._image)
+
+    def _decode_embedded(self, side: int) -> Image.Image | None:
+        """The picture made of the EXIF's thumbnail, None where that is too small or shows another part of the image."""
+        if self._image is None or self.header.format is not formats.JPEG:
+            return None
+        content = exif.thumbnail(self.metadata().exif)
+        found = with_pillow.decode_small(content) if content else None
+        if found is None or max(found.size) < side:
+            return None
+        wide, high = self.header.width, self.header.height
+        if abs(found.width * high - found.height * wide) > _SAME_SHAPE * found.width * high:
+            return None  # black bars above and below: the camera's screen had other proportions
+        return with_pillow.upright(found, self.header.orientation)
 
     def _decode(self, target: tuple[int, int]) -> Image.Image:
         self.decodes += 1
@@ -212,7 +265,7 @@ class Source:
         other: cost.Engine = "pillow" if first == "vips" else "vips"
         cut = self._is_cut()
         if not cut and (decoded := self._try(other, target, lenient=False)) is not None:
-            self._warn(f"{_NAMES[first]} refused it ({refusal}); decoded with {_NAMES[other]}")
+            self.warn(f"{_NAMES[first]} refused it ({refusal}); decoded with {_NAMES[other]}")
             return decoded
         ends = f"the file ends too early, at {self.header.file_bytes:,} bytes"
         told = f"truncated: {ends}" if cut else f"damaged: {refusal}"
@@ -221,7 +274,7 @@ class Source:
         for engine in () if self._strict else (first, other):
             decoded = self._try(engine, target, lenient=True)
             if decoded is not None and not with_pillow.is_blank(decoded):
-                self._warn(f"{told}; what there is of it was decoded with {_NAMES[engine]}")
+                self.warn(f"{told}; what there is of it was decoded with {_NAMES[engine]}")
                 return decoded
         raise Verdict("corrupt", f"{self.shown} is a broken {self.header.format.name.upper()}: {refusal}")
 

@@ -113,7 +113,7 @@ def _pillow(path: str) -> tuple[Found, str]:
 
     from workers.images import heif
 
-    Image.MAX_IMAGE_PIXELS = int(1024 * 1024 * 1024 // 4 // 3)  # Pillow's default, which the workers set aside
+    Image.MAX_IMAGE_PIXELS = 1024 * 1024 * 1024 // 4 // 3  # Pillow's default, which the workers set aside
     heif.register()
     with Image.open(path) as image:
         image.thumbnail((256, 256))

@@ -161,9 +161,9 @@ def test_rungs_of_one_size_are_encoded_once(tmp_path: Path, monkeypatch: pytest.
     encoded: list[tuple[int, int]] = []
     encode = thumbnails.encode
 
-    def counted(picture: Image.Image, kind: Any, quality: int) -> bytes:
+    def counted(picture: Image.Image, *options: Any) -> bytes:
         encoded.append(picture.size)
-        return encode(picture, kind, quality)
+        return encode(picture, *options)
 
     monkeypatch.setattr(thumbnails, "encode", counted)
     rungs = step("thumbnail", sizes=[64, 256, 512, 1024])

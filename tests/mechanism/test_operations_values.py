@@ -23,7 +23,8 @@ def test_probe_tells_the_header(tmp_path: Path) -> None:
     assert asked(tmp_path, "p.jpg", content, "probe") == {
         "format": "jpeg", "width": 200, "height": 300, "pixels": 60_000, "orientation": 6,
         "taken": "2024-05-31T18:20:00", "mode": "RGB", "bands": 3, "bits": 8, "frames": 1, "progressive": True,
-        "icc": False, "bytes": len(content),
+        "icc": False, "bytes": len(content), "camera": None, "lens": None, "gps": None, "icc_description": None,
+        "reader": "Pillow",
     }  # fmt: skip
     laced = asked(tmp_path, "i.png", specimens.flat_png(30, 20, bits=16, interlaced=True), "probe")
     assert (laced["progressive"], laced["bits"], laced["taken"], laced["orientation"]) == (True, 16, None, 1)

@@ -13,8 +13,16 @@ from workers.recipe import compile_recipe
 WRONG = [
     ([], "has no steps"),
     ([step("sharpen")], r"step 1 \(sharpen\): no operation 'sharpen'; known: .*thumbnail"),
-    ([step("probe", deep=True)], "deep.*its parameters are: none"),
-    ([step("thumbnail", size=3)], "`size`.*its parameters are: sizes, format, quality"),
+    ([step("probe", deep=True)], "deep.*its parameters are: full"),
+    ([step("phash", deep=True)], "deep.*its parameters are: none"),
+    ([step("thumbnail", effort=9)], "effort: 0 to 6, not 9"),
+    ([step("thumbnail", crop="attention", sizes=["x200"])], "crop: sizes with width and height"),
+    ([step("thumbnail", frames="all", format="jpeg")], "frames: all are written as webp or gif"),
+    ([step("thumbnail", format="gif", metadata="keep")], "a GIF holds none"),
+    ([step("convert", quality=101)], "quality: 1 to 100"),
+    ([step("convert"), step("convert", quality=50)], "writes .converted.jpg, as does step 1"),
+    ([step("palette", colours=0)], "colours: 1 to 32"),
+    ([step("thumbnail", size=3)], "`size`.*its parameters are: sizes, format, quality, effort, crop"),
     ([step("thumbnail", format="tiff")], "tiff"),
     ([step("thumbnail", quality=0)], "quality: 1 to 100, not 0"),
     ([step("thumbnail", quality="high")], r"quality"),
@@ -35,7 +43,7 @@ def test_refusals_say_what_is_allowed(steps: list[Step], told: str) -> None:
 
 def test_a_version_names_the_operations_in_order() -> None:
     compiled = recipe_of(step("thumbnail"), step("probe"))
-    assert (compiled.name, compiled.version, len(compiled.steps)) == ("test", "thumbnail:1,probe:1", 2)
+    assert (compiled.name, compiled.version, len(compiled.steps)) == ("test", "thumbnail:2,probe:2", 2)
 
 
 def test_only_what_is_named_is_imported() -> None:

@@ -37,6 +37,12 @@ class Size(msgspec.Struct, frozen=True):
         scale = self._scale(width, height)
         return max(1, round(width * scale)), max(1, round(height * scale))
 
+    def cover(self, width: int, height: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Returns the size at which an upright image fills width x height, and what of it is shown; never enlarged."""
+        scale = min(1.0, max(self.width / width, self.height / height), MAX_SIDE / width, MAX_SIDE / height)
+        whole = max(1, round(width * scale)), max(1, round(height * scale))
+        return whole, (min(self.width, whole[0]), min(self.height, whole[1]))
+
     def scale_needed(self, width: int, height: int) -> float:
         """Returns how much of the image's own size must be decoded (above 0, at most 1)."""
         if self.mark == "exact":

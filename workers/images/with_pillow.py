@@ -1,6 +1,7 @@
 """Decoding with Pillow: scaled (draft) decoding for JPEGs, and every format that libvips does not read."""
 
 import functools
+import io
 from typing import Any
 
 from PIL import Image, ImageFile
@@ -8,6 +9,7 @@ from PIL import Image, ImageFile
 from workers.errors import CannotDecode
 from workers.images.cost import draft_scale
 from workers.images.header import REFUSALS, Header, reason
+from workers.images.metadata import Metadata
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -18,6 +20,8 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_IIM_RESOURCE, _TIFF_XMP, _TIFF_IPTC = 0x0404, 700, 33723
+_SMALL_PIXELS = 2_000_000
 _PLAIN = ("L", "RGB", "RGBA")
 
 
@@ -49,6 +53,47 @@ def shrink(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     if image.size == size:
         return image
     return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
+
+
+def decode_small(content: bytes) -> Image.Image | None:
+    """Returns a small JPEG decoded (mode L or RGB), None when it is none."""
+    try:
+        image = Image.open(io.BytesIO(content), formats=("JPEG",))
+        if image.width * image.height > _SMALL_PIXELS:
+            return None
+        image.load()
+    except REFUSALS:
+        return None
+    return image if image.mode in ("L", "RGB") else image.convert("RGB")
+
+
+def metadata(image: Image.Image) -> Metadata:
+    """Returns the blocks that Pillow found in an image it opened."""
+    told = image.info
+    resources = told.get("photoshop")
+    iptc = resources.get(_IIM_RESOURCE) if isinstance(resources, dict) else None
+    xmp = told.get("xmp") or told.get("XML:com.adobe.xmp") or b""
+    block = told.get("exif") or b""
+    if image.format == "TIFF":
+        tags: Any = image.tag_v2  # type: ignore[attr-defined]
+        xmp, iptc = tags.get(_TIFF_XMP, b""), tags.get(_TIFF_IPTC)
+        block = _tiff_exif(image)
+    profile = told.get("icc_profile")
+    return Metadata(
+        exif=block if isinstance(block, bytes) else b"",
+        xmp=xmp.encode("utf-8", "replace") if isinstance(xmp, str) else xmp if isinstance(xmp, bytes) else b"",
+        iptc=iptc if isinstance(iptc, bytes) else b"",
+        icc=profile if isinstance(profile, bytes) else b"",
+    )
+
+
+def _tiff_exif(image: Image.Image) -> bytes:
+    """A TIFF's own directories hold what EXIF says; written anew, so that offsets fit."""
+    try:
+        block = image.getexif().tobytes()
+    except (*REFUSALS, MemoryError):
+        return b""  # tags that Pillow reads and cannot write
+    return block.removeprefix(b"Exif\0\0")
 
 
 def is_blank(image: Image.Image) -> bool:
@@ -89,8 +134,6 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
-    import io
-
     from PIL import ImageCms
 
     try:

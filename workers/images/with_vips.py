@@ -81,6 +81,26 @@ def decode(where: int | bytes, header: Header, target: tuple[int, int], *, lenie
     return decoded.convert("RGBA") if mode == "LA" else decoded
 
 
+def interesting(picture: Image.Image, size: tuple[int, int], how: str) -> tuple[int, int]:
+    """Returns left and top of the part of `size` that catches the eye (`attention`) or has most `entropy`."""
+    vips = library()
+    plain = picture if picture.mode in ("L", "RGB", "RGBA") else picture.convert("RGB")
+    image = vips.Image.new_from_memory(plain.tobytes(), plain.width, plain.height, len(plain.getbands()), "uchar")
+    found = image.copy(interpretation="b-w" if plain.mode == "L" else "srgb").smartcrop(*size, interesting=how)
+    return -found.xoffset, -found.yoffset
+
+
+def metadata(where: int | bytes) -> dict[str, bytes]:
+    """Returns the blocks `exif`, `xmp`, `iptc` and `icc` that an image has; none of an image that cannot be opened."""
+    vips = library()
+    try:
+        image = vips.Image.new_from_source(_source(vips, where), "", access="sequential")
+        names = {"exif": "exif-data", "xmp": "xmp-data", "iptc": "iptc-data", "icc": "icc-profile-data"}
+        return {name: image.get(field) for name, field in names.items() if image.get_typeof(field)}
+    except vips.Error:
+        return {}
+
+
 def needs_colour(header: Header) -> bool:
     """Tells whether colours must be converted to be sRGB: costs as much as the decode, so only where they must."""
     return header.icc == "other" or header.mode in ("CMYK", "LAB", "cmyk", "lab", "labs")

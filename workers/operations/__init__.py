@@ -25,9 +25,14 @@ Reads = Literal["nothing", "name", "header", "pixels"]
 MODULES: dict[str, str] = {
     "function": "workers.operations.function",
     "convert": "workers.operations.convert",
+    "convert": "workers.operations.convert",
     "noop": "workers.operations.noop",
+    "palette": "workers.operations.palette",
     "phash": "workers.operations.phash",
     "probe": "workers.operations.probe",
+    "sharpness": "workers.operations.sharpness",
+    "strip": "workers.operations.strip",
+    "thumbhash": "workers.operations.thumbhash",
     "thumbnail": "workers.operations.thumbnail",
     "misbehave.allocate": "workers.operations.misbehave",
     "misbehave.crash": "workers.operations.misbehave",
@@ -83,6 +88,15 @@ class Work:
         self.outputs.append(Output(step, path, image.width, image.height, len(content)))
 
 
+    def publish_as_is(self, step: str, label: str, header: Header, content: bytes) -> None:
+        """Writes a file of the image's own format and size as an output of `step`. Raises Verdict, MachineTrouble."""
+        if self._publisher is None:
+            raise Verdict("io", f"the step {step} writes files, but the batch names no output directory (--out)")
+        extension = {"jpeg": "jpg"}.get(header.format.name, header.format.name)
+        path = self._publisher.publish(label, extension, content)
+        self.outputs.append(Output(step, path, header.width, header.height, len(content)))
+
+
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
     """One operation, as its module declares it.
 
@@ -102,6 +116,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     check: Callable[[Any], None] = lambda parameters: None
     writes: Callable[[Any], list[str]] = lambda parameters: []
     """The labels of its outputs: two steps must not write the same file."""
+    embedded: Callable[[Any], bool] = lambda parameters: False
+    """Whether a thumbnail embedded in the image will do."""
 
 
 def load(name: str) -> Operation:

@@ -12,9 +12,9 @@ from typing import Any
 
 from PIL import Image
 
+from workers.images.encode import flatten
 from workers.images.header import Header
 from workers.operations import Operation, Parameters, Work
-from workers.operations.thumbnail import flatten
 
 _SIDE = 128
 """Pixels of the picture it is made from: four times the 32 it looks at."""
