@@ -213,7 +213,7 @@ def test_a_large_image_has_its_idle_neighbour_replaced_which_is_then_offered_not
     deferred(story, 0, 170 * MB)
     story.ask(m.PauseWork())
     story.report(1)
-    story.look({1: 100})
+    story.look({1: 75})
     story.ask(m.ResumeWork())
     assert story.states() == ["IDLE", "STOPPING"] and story.grants() == {}
     assert story.notes("recycle")[0].slot == 1
