@@ -134,3 +134,16 @@ class StateDirectoryUnusable(MachineError):
 
     code = "state_unusable"
     exit_code = 4
+
+
+class TempRootUnusable(MachineError):
+    """The directory cannot be a temp root: not ours, a home, the root of the file system, no right."""
+
+    code = "temp_unusable"
+    exit_code = 4
+
+    def __init__(self, directory: str, why: str) -> None:
+        super().__init__(
+            f"the temp directory {directory} cannot be used: {why}; name a directory of ours alone with --temp, "
+            "or leave the setting away: it is then below the state directory"
+        )

@@ -37,6 +37,7 @@ class WorkerStart(msgspec.Struct, frozen=True, kw_only=True):
     life_lock_path: str
     """Held shared (flock) by every worker: the next supervisor waits until nobody holds it."""
     temp_directory: str
+    """What the path of its own temp directory begins with; the worker adds its label (`protocol.temp_name`)."""
     state_token: str
     """Eight hexadecimal digits of the state directory; part of the name of unfinished outputs."""
     template_pid: int

@@ -125,9 +125,10 @@ class Progress(Request, frozen=True, kw_only=True):
 
 
 class ListBatches(Request, frozen=True, kw_only=True):
-    """Answer: `Batches`, newest first."""
+    """Answer: `Batches`, newest first; with `sizes` about how many bytes of the journal each takes."""
 
     limit: Number = 100
+    sizes: bool = False
 
 
 class Results(Request, frozen=True, kw_only=True):
@@ -199,6 +200,16 @@ class QuarantineDrop(Request, frozen=True, kw_only=True):
 
     path: str
     retry: bool = False
+
+
+class TempStats(Request, frozen=True, kw_only=True):
+    """Asks what the workers' temp directories hold. Answer: `TempUsage`."""
+
+
+class TempReap(Request, frozen=True, kw_only=True):
+    """Has stale temp directories deleted, or with `dry_run` only told. Answer: `TempReport`, when it is done."""
+
+    dry_run: bool = False
 
 
 class Stop(Request, frozen=True, kw_only=True):
@@ -322,6 +333,9 @@ class BatchRow(Part, frozen=True, kw_only=True):
     items: int
     ignored: int
     counts: Counts
+    used_at: float | None = None
+    """When it finished or was last looked at (to within the time between two sweeps of the retention)."""
+    bytes: int | None = None
 
 
 class Batches(Answer, frozen=True, kw_only=True):
@@ -448,6 +462,52 @@ class QuarantineEntries(Answer, frozen=True, kw_only=True):
     """What is in quarantine, newest first."""
 
     entries: list[QuarantineEntry]
+
+
+class TempLease(Part, frozen=True, kw_only=True):
+    """The temp directory (path token) of a live worker; its bytes include what is deleted and still open."""
+
+    slot: int
+    incarnation: int
+    pid: int
+    directory: str
+    bytes: int
+    files: int
+
+
+class TempUsage(Answer, frozen=True, kw_only=True):
+    """What this supervisor's workers hold below the temp root (path token), in bytes on the disk.
+
+    `by_source` names the operation that made the files and adds up to `bytes`, of which `open_deleted_bytes` are
+    in files that have no name any more; `reaped_bytes_total` counts since the supervisor started.
+    """
+
+    root: str
+    bytes: int
+    files: int
+    open_deleted_bytes: int
+    by_source: dict[str, int]
+    leases: list[TempLease]
+    reaped_bytes_total: int
+
+
+class TempItem(Part, frozen=True, kw_only=True):
+    """One stale directory (path token)."""
+
+    path: str
+    reason: str
+    files: int
+    bytes: int
+
+
+class TempReport(Answer, frozen=True, kw_only=True):
+    """What was reaped, or would be."""
+
+    dry_run: bool
+    reaped: list[TempItem]
+    files: int
+    bytes: int
+    complaints: list[str] = []
 
 
 # ---- supervisor -> worker ------------------------------------------------------------------------
@@ -609,11 +669,12 @@ class Trimmed(FromWorker, frozen=True, kw_only=True):
 
 AnyRequest = (
     Hello | OpenBatch | AddItems | CloseBatch | Progress | ListBatches | Results | CancelBatch | RetryBatch
-    | PauseWork | ResumeWork | StatusRequest | Why | Events | QuarantineList | QuarantineDrop | Stop
+    | PauseWork | ResumeWork | StatusRequest | Why | Events | QuarantineList | QuarantineDrop | TempStats | TempReap
+    | Stop
 )  # fmt: skip
 AnyAnswer = (
     Problem | Welcome | BatchOpened | ItemsAdded | BatchClosed | BatchProgress | Batches | ResultsPage | Done
-    | Status | Decisions | QuarantineEntries
+    | Status | Decisions | QuarantineEntries | TempUsage | TempReport
 )  # fmt: skip
 AnyToWorker = Grant | Shrink | Trim | Quit
 AnyFromWorker = Ready | Heartbeat | Report | Trimmed

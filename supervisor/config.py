@@ -22,6 +22,9 @@ from protocol.kernel import SandboxMode
 from protocol.launch import ImageLimits
 from protocol.messages import Recipe
 from protocol.sockets import MAX_IPC_PATH_BYTES
+from supervisor.kinds import read_kinds
+from supervisor.policy.retention import Retention, Rule, from_settings
+from supervisor.policy.temp import TempSettings
 from supervisor.policy.watch_settings import WatchSettings
 from supervisor.recipes import all_recipes, read_recipes
 from supervisor.values import Kind, parse
@@ -85,6 +88,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     sandbox_read: str | None = None
     limits: ImageLimits = ImageLimits()
     watch: WatchSettings = WatchSettings()
+    temp_directory: str | None = None
+    """None: below the state directory."""
+    reaper: TempSettings = TempSettings()
+    retention: Retention = Retention()
 
     @property
     def library(self) -> list[str]:
@@ -147,6 +154,12 @@ _PLAIN = (
             help="require, best-effort or off: keep workers to their images, outputs and temp directory [best-effort]"),
     Setting(name="sandbox-read", field="sandbox_read", kind="text", default=None,
             help="further directories that operations may read (models, fonts), separated by ':' [none]"),
+    Setting(name="temp", field="temp_directory", kind="path", default=None,
+            help="directory for the workers' temp files; several supervisors may share one [in the state directory]"),
+    Setting(name="retention-minutes", field="retention_minutes", kind="number", default=10_080.0, at_least=0.01,
+            help="finished batches not looked at for so long are forgotten [10080: 7 days]"),
+    Setting(name="retention-count", field="retention_count", kind="count", default=1_000, at_least=1,
+            help="finished batches kept, the least recently used go [1000]"),
     Setting(name="exit-when-idle", field="exit_when_idle_seconds", kind="duration", default=None, at_least=0,
             help="stop when there has been nothing to do for so long [never]", hidden=True),
 )  # fmt: skip
@@ -175,7 +188,12 @@ def _section(section: str, struct: type[msgspec.Struct]) -> tuple[Setting, ...]:
     return tuple(found)
 
 
-SETTINGS: tuple[Setting, ...] = (*_PLAIN, *_section("limits", ImageLimits), *_section("watch", WatchSettings))
+SETTINGS: tuple[Setting, ...] = (
+    *_PLAIN,
+    *_section("limits", ImageLimits),
+    *_section("watch", WatchSettings),
+    *_section("reaper", TempSettings),
+)
 CLIENT_SETTINGS = frozenset({"state", "socket", "recipe"})
 """What a client reads; the others concern the supervisor alone."""
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
@@ -190,6 +208,7 @@ class Reading:
         self.faults: list[str] = []
         self.file: str | None = None
         self.user_recipes: dict[str, Recipe] = {}
+        self.kinds: dict[str, Rule] = {}
 
     def raise_faults(self) -> None:
         """Raises UsageError with every fault, one a line, if there is any."""
@@ -207,14 +226,24 @@ class Reading:
         Raises UsageError with every fault there is.
         """
         watch, limits = self._embedded("watch", WatchSettings), self._embedded("limits", ImageLimits)
+        reaper = self._embedded("reaper", TempSettings)
         self.faults += [f"watch.{fault}" for fault in watch.check()]
+        self.faults += [f"reaper.{fault}" for fault in reaper.check()]
         self.faults += [f"limits.{f} must be at least 1" for f in limits.__struct_fields__ if getattr(limits, f) < 1]
         self.raise_faults()
         plain = {s.field: self.values[s.name] for s in _PLAIN if s.field in Config.__struct_fields__}
         plain["workers"] = plain["workers"] or usable_cores
         plain["state_directory"] = _utf8(self.state_directory)
         plain["socket_directory"] = plain["socket_directory"] or socket_directory(self.state_directory)
-        return Config(**plain, recipes=all_recipes(self.user_recipes), watch=watch, limits=limits)
+        retention = from_settings(self.values["retention-minutes"], self.values["retention-count"], self.kinds)
+        return Config(
+            **plain,
+            recipes=all_recipes(self.user_recipes),
+            watch=watch,
+            limits=limits,
+            reaper=reaper,
+            retention=retention,
+        )
 
     def _embedded(self, section: str, struct: type[msgspec.Struct]) -> Any:
         return struct(**{s.field: self.values[s.name] for s in SETTINGS if s.section == section})
@@ -316,7 +345,8 @@ def _load_file(reading: Reading, flag: str | None, environ: Mapping[str, str]) -
         raise UsageError(f"the settings file {path} is not TOML: {error}") from error
     reading.file = path
     reading.user_recipes, faults = read_recipes(table.pop("recipes", {}))
-    reading.faults += [f"{path}, {fault}" for fault in faults]
+    reading.kinds, unkind = read_kinds(table.pop("retention", {}))
+    reading.faults += [f"{path}, {fault}" for fault in [*faults, *unkind]]
     reading.faults += _unknown_keys(path, table)
     return {key: value for key, value in table.items() if not _is_bad_section(key, value)}
 
@@ -342,7 +372,8 @@ def _unknown_keys(path: str, table: dict[str, Any]) -> list[str]:
         if key.startswith(path):
             faults.append(key)
             continue
-        faults.append(f"{path}, key {key}: there is no such setting{_nearest(key, [*known, *sections, 'recipes'])}")
+        near = _nearest(key, [*known, *sections, "recipes", "retention"])
+        faults.append(f"{path}, key {key}: there is no such setting{near}")
     return faults
 
 

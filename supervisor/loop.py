@@ -26,16 +26,17 @@ from supervisor import __version__
 from supervisor.config import Config, StartSummary
 from supervisor.mechanism.chores import Chores
 from supervisor.mechanism.crew import Crew
-from supervisor.mechanism.hands import Hands, Letter, worker_directory
-from supervisor.mechanism.journal import Journal
+from supervisor.mechanism.hands import Hands, Letter
+from supervisor.mechanism.journal import Answered, Journal
 from supervisor.mechanism.log import Log
 from supervisor.mechanism.mailbox import Mailbox
 from supervisor.mechanism.memory import Budget, BudgetFinder
 from supervisor.mechanism.processes import Processes, wait_for_orphans
-from supervisor.mechanism.remains import empty_directory, remove_partial
+from supervisor.mechanism.remains import remove_partial
 from supervisor.mechanism.router import Router
 from supervisor.mechanism.signals import Signals
 from supervisor.mechanism.state import Endpoint, StateDirectory, make_private_directory
+from supervisor.mechanism.temp import Keeper, TempRoot
 from supervisor.policy.events import Recovered
 from supervisor.policy.pool import Pool
 from supervisor.policy.sizes import human
@@ -46,6 +47,8 @@ ORPHAN_WAIT_SECONDS = 30.0
 SWITCH_INTERVAL_SECONDS = 0.0005
 """Python's default of 5 ms lets the journal thread hold the loop up for 5 ms each time it computes."""
 CHORES_PATIENCE_SECONDS = 5.0
+TEMP_PATIENCE_SECONDS = 2.0
+"""For what killed workers leave; what is not deleted by then is the next start's."""
 
 Announce = Callable[[StartSummary], None]
 
@@ -83,6 +86,8 @@ def _open(config: Config, closing: contextlib.ExitStack) -> tuple[Hands, Pool, S
     signals = Signals()
     closing.callback(signals.close)
     mailbox: Mailbox[Letter] = Mailbox()
+    temp = _open_temp(config, state, mailbox, log)
+    closing.callback(temp.root.close)
     journal = Journal(state.path, mailbox.post)
     recovered = _recover(config, state, journal, log)
     make_private_directory(config.socket_directory)
@@ -95,13 +100,15 @@ def _open(config: Config, closing: contextlib.ExitStack) -> tuple[Hands, Pool, S
     closing.callback(chores.close, CHORES_PATIENCE_SECONDS)
     finder = BudgetFinder(config.memory_bytes)
     closing.callback(finder.close)
+    temp.start()
+    closing.callback(temp.close, TEMP_PATIENCE_SECONDS)
     processes = _open_processes(config, state, chores)
     closing.callback(processes.close)
     crew = Crew(
         processes=processes,
         chores=chores,
         post=mailbox.post,
-        describe=_describer(config, state, processes),
+        describe=_describer(config, state, processes, temp.root),
         recorder_path=state.recorder_path,
         slots=config.workers,
         finder=finder,
@@ -118,7 +125,7 @@ def _open(config: Config, closing: contextlib.ExitStack) -> tuple[Hands, Pool, S
         mailbox=mailbox,
         signals=signals,
         log=log,
-        temp_root=state.temp_directory,
+        temp=temp,
         state_token=state.token,
     )
     for command in pool.handle(recovered, now):
@@ -154,7 +161,6 @@ def _recover(config: Config, state: StateDirectory, journal: Journal, log: Log) 
         recorder.close()
     for record in records:
         remove_partial(record.partial, state.token)
-    empty_directory(state.temp_directory)
     if recovered.clean:
         return recovered
     in_progress = journal.recover_in_progress([record.item for record in records if record.item])
@@ -179,7 +185,22 @@ def _open_processes(config: Config, state: StateDirectory, chores: Chores) -> Pr
     return processes
 
 
-def _describer(config: Config, state: StateDirectory, processes: Processes) -> Callable[[int, int], WorkerStart]:
+def _open_temp(config: Config, state: StateDirectory, mailbox: Mailbox[Letter], log: Log) -> Keeper:
+    """Opens the temp root, which is ours alone unless it was named. Raises TempRootUnusable."""
+    named = config.temp_directory
+    root = TempRoot(named or state.temp_directory, state.token, private=named is None)
+    return Keeper(
+        root,
+        config.reaper,
+        post=mailbox.post,
+        answer=lambda peer, answer: mailbox.post(Answered(peer=peer, answer=answer)),
+        complain=log.line,
+    )
+
+
+def _describer(
+    config: Config, state: StateDirectory, processes: Processes, temp: TempRoot
+) -> Callable[[int, int], WorkerStart]:
     def describe(slot: int, incarnation: int) -> WorkerStart:
         return WorkerStart(
             slot=slot,
@@ -188,7 +209,7 @@ def _describer(config: Config, state: StateDirectory, processes: Processes) -> C
             recorder_path=state.recorder_path,
             death_pipe_path=processes.death_pipe_path,
             life_lock_path=processes.life_lock_path,
-            temp_directory=worker_directory(state.temp_directory, slot, incarnation),
+            temp_directory=temp.worker_stem(slot, incarnation),
             state_token=state.token,
             template_pid=0,
             nice=config.nice,
@@ -212,6 +233,7 @@ def _settings(config: Config, budget: Budget) -> PoolSettings:
         batch_size_max=config.batch_size_max,
         queue_max_items=config.queue_max_items,
         exit_when_idle_seconds=config.exit_when_idle_seconds,
+        retention=config.retention,
         confined=config.sandbox != "off" and kernel.offer().landlock_abi > 0,
         epoch_offset_seconds=time.time() - time.monotonic(),
         version=__version__,

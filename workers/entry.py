@@ -7,8 +7,9 @@ it; then the sandbox; the ZeroMQ socket last, because its thread would stay outs
 import os
 import signal
 import sys
-import tempfile
 from types import FrameType
+
+import msgspec
 
 from protocol import sockets
 from protocol.kernel import SandboxMissing
@@ -19,7 +20,7 @@ from workers.cleanup import CleanupRegistry, Moment
 from workers.loop import Stop, WorkerLoop
 from workers.memory import OwnMemory, PeakMeter
 from workers.perform import Context
-from workers.temp import clear_directory, remove_directory
+from workers.scratch import Scratch, own_directory
 
 NO_SANDBOX = 78
 """Exit status of a worker that was to be confined and could not be (sysexits EX_CONFIG)."""
@@ -36,12 +37,16 @@ def main(start: WorkerStart) -> None:
     limits.step_back(nice=start.nice, idle_io=start.idle_io, oom_score_adj=start.oom_score_adj)
     stop = _take_signals()
     memory, peak = OwnMemory(), PeakMeter()
-    cleanup = _own_temp_directory(start.temp_directory, confined=start.sandbox != "off")
+    start = msgspec.structs.replace(start, temp_directory=own_directory(start.temp_directory))
+    cleanup = CleanupRegistry()
+    # A confined worker empties its directory and leaves the directory itself to the supervisor, who buries everybody.
+    scratch = Scratch(start.temp_directory, cleanup, keep_directory=start.sandbox != "off")
     recorder = Recorder(start.recorder_path, start.slot, start.incarnation)
     context = Context(
         recorder=recorder,
         state_token=start.state_token,
         temp_directory=start.temp_directory,
+        scratch=scratch,
         limits=start.limits,
         peak=peak,
     )
@@ -108,14 +113,3 @@ def _take_signals() -> Stop:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, on_term)
     return stop
-
-
-def _own_temp_directory(path: str, *, confined: bool) -> CleanupRegistry:
-    """A confined worker empties it and leaves the directory itself to the supervisor, who buries every worker."""
-    os.makedirs(path, mode=0o700, exist_ok=True)
-    os.environ["TMPDIR"] = tempfile.tempdir = path
-    cleanup = CleanupRegistry()
-    cleanup.add(Moment.LEASE, "temp directory", lambda: clear_directory(path), priority=900)
-    leave = clear_directory if confined else remove_directory
-    cleanup.add(Moment.WORKER, "temp directory", lambda: leave(path), priority=900)
-    return cleanup

@@ -27,9 +27,11 @@ from workers.heard import Heard
 from workers.operations import Work
 from workers.publish import Publisher
 from workers.recipe import CompiledRecipe
+from workers.scratch import DECODING, Scratch
 from workers.source import Source, gone
 
 _encode = msgspec.json.Encoder().encode
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _EMPTY_LIST, _EMPTY_OBJECT = msgspec.Raw(b"[]"), msgspec.Raw(b"{}")
 
 
@@ -87,6 +89,7 @@ class Context:
         limits: ImageLimits,
         peak: Meter,
         cleanup: CleanupRegistry | None = None,
+        scratch: Scratch | None = None,
         *,
         hash_content: bool = False,
     ) -> None:
@@ -96,7 +99,7 @@ class Context:
         self.hash_content = hash_content
         self.temp_directory = temp_directory
         self.heard = Heard()
-        os.environ["TMPDIR"] = temp_directory  # where libvips puts images that exceed its memory
+        self.scratch = scratch if scratch is not None else Scratch(temp_directory, cleanup)
 
 
 class _Item:
@@ -126,6 +129,8 @@ def perform(recipe: CompiledRecipe, job: Job, context: Context) -> ItemReport:
                 outcome = "shunned"
         except Verdict as verdict:
             outcome, error = "failed", ItemError(kind=verdict.kind, message=str(verdict))
+            if verdict.kind == "corrupt" and context.scratch.is_full():
+                outcome, error = "machine", ItemError(kind="io", message=_no_room(context))
         except Deferred as deferred:
             outcome, needs = "deferred", deferred.needs_bytes
         except MemoryError:
@@ -134,6 +139,8 @@ def perform(recipe: CompiledRecipe, job: Job, context: Context) -> ItemReport:
             outcome, error = "machine", ItemError(kind="io", message=str(trouble))
         except Exception as bug:
             outcome, error = "failed", ItemError(kind="crash", message=_bug(recipe, job, context, bug))
+            if isinstance(bug, OSError) and bug.errno in _NO_ROOM:
+                outcome, error = "machine", ItemError(kind="io", message=_no_room(context))
     return ItemReport(
         id=job.item,
         outcome=outcome,
@@ -177,13 +184,18 @@ def _run(recipe: CompiledRecipe, job: Job, context: Context, item: _Item) -> boo
             if context.hash_content:
                 item.content_hash = source.content_hash()
             if side:
+                context.scratch.enter(DECODING)
                 source.allow_embedded(recipe.embedded)
                 source.decoded(side)
-        item.work = Work(os.path.basename(job.path), source, item.publisher, context.heard.say)
+        item.work = Work(os.path.basename(job.path), source, item.publisher, context.heard.say, context.scratch)
         item.work.path = job.path
         for number, step in enumerate(recipe.steps):
             context.recorder.step(number)
-            values = step.operation.run(item.work, step.parameters)
+            item.work.begin(step.operation.name)
+            try:
+                values = step.operation.run(item.work, step.parameters)
+            finally:
+                item.work.end()
             if values:
                 item.values.setdefault(step.operation.name, {}).update(values)
     finally:
@@ -201,6 +213,10 @@ def _state(path: bytes, shown: str) -> os.stat_result:
         if error.errno == errno.ENOMEM:
             raise MachineTrouble(f"{shown} cannot be looked at now: {error.strerror}") from error
         raise Verdict("io", f"{shown} cannot be read: {error.strerror}") from error
+
+
+def _no_room(context: Context) -> str:
+    return f"the disk of the temp directory {context.temp_directory} is full"
 
 
 def _kind(mode: int) -> str:

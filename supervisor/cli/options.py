@@ -7,7 +7,7 @@ import msgspec
 
 from supervisor.config import CLIENT_SETTINGS, SETTINGS, Reading, read
 
-_SECTIONS = {"": "settings", "limits": "limits of an image", "watch": "memory watch"}
+_SECTIONS = {"": "settings", "limits": "limits of an image", "watch": "memory watch", "reaper": "temp directory"}
 
 
 class Verb(msgspec.Struct, frozen=True):

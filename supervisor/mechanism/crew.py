@@ -143,6 +143,7 @@ class Crew:
                 if hand.descriptor not in ready:
                     continue
                 hand.died_at = now
+                hand.process.kill_group()
             code = hand.process.exit_code(0.0)
             if code is None and now - hand.died_at < STATUS_WAIT_SECONDS:
                 continue

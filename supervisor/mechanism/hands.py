@@ -5,7 +5,6 @@ bounded amount from each, workers' reports before workers' exits: what a dead wo
 """
 
 import math
-import os
 import time
 
 import msgspec
@@ -18,9 +17,10 @@ from supervisor.mechanism.crew import Arrived, Crew
 from supervisor.mechanism.journal import Answered, Journal
 from supervisor.mechanism.log import Log
 from supervisor.mechanism.mailbox import Mailbox
-from supervisor.mechanism.remains import bury
+from supervisor.mechanism.remains import remove_partial
 from supervisor.mechanism.router import Router
 from supervisor.mechanism.signals import Signals
+from supervisor.mechanism.temp import Keeper
 from supervisor.policy import commands as c
 from supervisor.policy.events import AnyEvent, ItemsCommitted, ItemsFetched, TemplateDied, Tick
 
@@ -46,7 +46,7 @@ class Hands:
         mailbox: Mailbox[Letter],
         signals: Signals,
         log: Log,
-        temp_root: str,
+        temp: Keeper,
         state_token: str,
     ) -> None:
         self._router = router
@@ -56,7 +56,7 @@ class Hands:
         self._mailbox = mailbox
         self._signals = signals
         self._log = log
-        self._temp_root = temp_root
+        self._temp = temp
         self._state_token = state_token
         self._told = 0
         self.stopped: int | None = None
@@ -148,6 +148,8 @@ class Hands:
                 self._crew.kill(command.slot, command.incarnation)
             case c.BuryWorker():
                 self._bury(command)
+            case c.AskTemp():
+                self._temp.ask(command.peer, command.request)
             case c.StopLoop():
                 self.stopped = command.exit_code
             case (
@@ -162,15 +164,17 @@ class Hands:
                 | c.CancelItems()
                 | c.RetryItems()
                 | c.ForgetQuarantine()
+                | c.SweepRetention()
             ):
                 self._journal.submit(command)
             case _:
                 raise AssertionError(f"nobody executes {type(command).__name__}")
 
     def _bury(self, command: c.BuryWorker) -> None:
-        directory = worker_directory(self._temp_root, command.slot, command.incarnation)
-        token = self._state_token
-        self._chores.submit(lambda: bury(directory, command.partial, token))
+        self._temp.bury(command.slot, command.incarnation)
+        if command.partial:
+            token = self._state_token
+            self._chores.submit(lambda: remove_partial(command.partial, token))
 
     def _answer(self, peer: bytes, answer: AnyAnswer) -> None:
         if isinstance(answer, Status):
@@ -206,11 +210,6 @@ def _items_in(letter: Letter) -> int:
     if isinstance(letter, ItemsFetched):
         return len(letter.items)
     return 1
-
-
-def worker_directory(temp_root: str, slot: int, incarnation: int) -> str:
-    """Returns the temp directory of one worker: its own, so that it can be deleted with it."""
-    return os.path.join(temp_root, f"worker-{slot}.{incarnation}")
 
 
 class TurnTimes:

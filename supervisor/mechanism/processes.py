@@ -38,6 +38,7 @@ from multiprocess import forkserver, process, resource_tracker
 
 from protocol.errors import MachineError
 from protocol.launch import PLAN_VARIABLE, TemplatePlan, WorkerStart, enter
+from protocol.temp_name import start_ticks
 
 PREPARE_SECONDS = 30.0
 """A template imports its decoders in about 0.3 s; a cold disk under load may take a hundred times as long."""
@@ -75,6 +76,7 @@ class WorkerProcess:
         self._exit_code: int | None = None
         self._told = False
         self.pidfd = _open_pidfd(self.pid)
+        self._start_ticks = start_ticks(self.pid)
 
     def fileno(self) -> int:
         """Returns what to poll for reading: readable means dead (pidfd), or that its end was told (sentinel)."""
@@ -97,6 +99,19 @@ class WorkerProcess:
         except (ProcessLookupError, PermissionError):
             pass  # killed in its first microseconds, before it had a group
         self._signal(signal.SIGKILL)
+
+    def kill_group(self) -> None:
+        """Kills what a dead worker started and left in its process group: it would hold its files and its memory.
+
+        While one of the group lives, its number is no other group's; a pid that lives again with another start is
+        somebody else's, and so may be the group.
+        """
+        if self._start_ticks is not None and start_ticks(self.pid) not in (None, self._start_ticks):
+            return
+        try:
+            os.killpg(self.pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            pass  # it left nobody behind
 
     def release(self) -> None:
         """Frees the memory of a killed process now (process_mrelease, Linux 5.15), not when it is next scheduled;

@@ -4,8 +4,9 @@ from typing import Any
 
 import msgspec
 
-from protocol.messages import AnyAnswer, AnyRequest, AnyToWorker, BatchState, Counts, Summary
+from protocol.messages import AnyAnswer, AnyRequest, AnyToWorker, BatchState, Counts, Summary, TempReap, TempStats
 from supervisor.policy.items import BatchRecord, Charge, Settlement
+from supervisor.policy.retention import Retention
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,6 +54,13 @@ class BuryWorker(Command, frozen=True, kw_only=True):
     slot: int
     incarnation: int
     partial: bytes
+
+
+class AskTemp(Command, frozen=True, kw_only=True):
+    """Have the temp root's keeper answer a request of a client."""
+
+    peer: bytes
+    request: TempStats | TempReap
 
 
 class TakeSample(Command, frozen=True, kw_only=True):
@@ -175,6 +183,13 @@ class ForgetQuarantine(Command, frozen=True, kw_only=True):
     request_id: int | str
     path: str
     retry: bool
+
+
+class SweepRetention(Command, frozen=True, kw_only=True):
+    """Drop what retention no longer keeps, a bounded number of rows at a time. Answered by BatchesDropped, once
+    for each step that dropped something."""
+
+    retention: Retention
 
 
 class StopLoop(Command, frozen=True, kw_only=True):

@@ -225,6 +225,24 @@ class JournalRecovered(Event, frozen=True, kw_only=True):
     """The journal commits again."""
 
 
+class BatchesDropped(Event, frozen=True, kw_only=True):
+    """Retention dropped the record of these batches, or the large results of those."""
+
+    dropped: list[tuple[str, str]] = []
+    """(batch, reason)."""
+    thinned: list[str] = []
+
+
+class TempFilled(Event, frozen=True, kw_only=True):
+    """The disk of the temp root is nearly full: nothing more is to be begun."""
+
+    reason: str
+
+
+class TempEased(Event, frozen=True, kw_only=True):
+    """It has room again."""
+
+
 class Recovered(Event, frozen=True, kw_only=True):
     """What the state directory held at start: unfinished batches, and the items that were in progress at an
     unclean stop (with their counts already raised)."""
@@ -238,5 +256,6 @@ AnyEvent = (
     Tick | WorkerStarted | StartFailed | WorkerSaid | WorkerBabbled | WorkerExited | TemplateDied | Sampled
     | RequestReceived | StopAsked | BatchCreated | ItemsInserted | JournalRefused | BatchSealed | ItemsFetched
     | ItemsCommitted | BatchChanged | ItemsCancelled | ItemsRetried | QuarantineForgotten | JournalStalled
-    | JournalRecovered | Recovered
+    | JournalRecovered | Recovered | BatchesDropped | TempFilled
+    | TempEased
 )  # fmt: skip

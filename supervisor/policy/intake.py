@@ -11,6 +11,7 @@ from protocol import messages as m
 from protocol.errors import GalleryError, Refused, UnknownBatch, UnknownRecipe, UsageError
 from supervisor.policy import status
 from supervisor.policy.commands import (
+    AskTemp,
     CancelItems,
     ChangeBatch,
     Command,
@@ -84,6 +85,8 @@ def _answer(state: PoolState, peer: bytes, request: m.AnyRequest, now: float) ->
         case m.QuarantineDrop():
             check_token(request.path)
             return [ForgetQuarantine(peer=peer, request_id=request.id, path=request.path, retry=request.retry)]
+        case m.TempStats() | m.TempReap():
+            return [AskTemp(peer=peer, request=request)]
         case m.Stop():
             done = Reply(peer=peer, answer=m.Done(id=request.id, message="stopping"))
             return [done, *drain_pool(state, now, request.now, "asked by a client")]

@@ -58,6 +58,7 @@ def may_admit(state: PoolState, now: float) -> bool:
         state.paused is not None
         or state.draining
         or state.journal_stalled is not None
+        or state.temp_full is not None
         or (state.level >= Level.EMERGENCY and state.leases)
         or not state.memory_known(now)
     )

@@ -15,7 +15,7 @@ from protocol.messages import Counts
 from supervisor.policy import care, deaths, intake, lending, reports, stopping
 from supervisor.policy import events as e
 from supervisor.policy.blame import UNCLEAN_STOPS_ALLOWED, Death
-from supervisor.policy.commands import ChargeItems, Command, Note, TakeSample
+from supervisor.policy.commands import ChargeItems, Command, Note, SweepRetention, TakeSample
 from supervisor.policy.items import Item
 from supervisor.policy.state import PoolSettings, PoolState
 
@@ -42,6 +42,7 @@ class Pool:
         commands += lending.lend(state, now)
         commands += _idle_exit(state, now)
         commands += stopping.finish(state, now)
+        commands += _sweep_retention(state, now)
         if now >= state.sample_at:
             state.sample_at = now + state.settings.watch.interval_idle_seconds
             commands.append(TakeSample())
@@ -58,6 +59,8 @@ class Pool:
                 deadlines.append(slot.start_at)
         if state.resume_at is not None:
             deadlines.append(state.resume_at)
+        if state.sweep_at is not None and state.journal_stalled is None:
+            deadlines.append(state.sweep_at)
         deadlines += [batch.resume_at for batch in state.queue.batches.values() if batch.resume_at is not None]
         return min(deadlines)
 
@@ -112,7 +115,35 @@ class Pool:
                 return [Note(kind="journal_recovered", message="the journal is written again; work goes on")]
             case e.Recovered():
                 return _on_recovered(state, event, now)
+            case e.TempFilled():
+                state.temp_full = event.reason
+                return [Note(kind="temp_full", message=f"the temp disk is nearly full: {event.reason}")]
+            case e.TempEased():
+                state.temp_full = None
+                return [Note(kind="temp_eased", message="the disk of the temp directory has room again; work goes on")]
+            case e.BatchesDropped():
+                return _on_dropped(event)
         assert_never(event)
+
+
+def _on_dropped(event: e.BatchesDropped) -> list[Command]:
+    dropped = [
+        Note(kind="retention", batch=batch, message=f"batch {batch} is forgotten: {reason}")
+        for batch, reason in event.dropped
+    ]
+    thinned = [
+        Note(kind="retention", batch=batch, message=f"batch {batch}: its large results are dropped, its verdicts stay")
+        for batch in event.thinned
+    ]
+    return [*dropped, *thinned]
+
+
+def _sweep_retention(state: PoolState, now: float) -> list[Command]:
+    retention = state.settings.retention
+    if retention is None or state.sweep_at is None or now < state.sweep_at or state.journal_stalled is not None:
+        return []
+    state.sweep_at = now + retention.sweep_seconds
+    return [SweepRetention(retention=retention)]
 
 
 def _on_fetched(state: PoolState, event: e.ItemsFetched) -> list[Command]:

@@ -16,6 +16,7 @@ from supervisor.policy.levels import Level, Levels
 from supervisor.policy.limits import Limits, Widenings, room_bytes, worker_limits
 from supervisor.policy.queue import FETCH_ITEMS, WINDOW_ITEMS, Batch, Queue
 from supervisor.policy.restart import Restarts
+from supervisor.policy.retention import Retention
 from supervisor.policy.watch_settings import WatchSettings
 from supervisor.policy.worker import Worker
 
@@ -46,6 +47,8 @@ class PoolSettings(msgspec.Struct, frozen=True, kw_only=True):
     exit_when_idle_seconds: float | None = None
     confined: bool = False
     """Workers are kept to their roots (the kernel can, and the settings want it)."""
+    retention: Retention | None = None
+    """None: every batch is kept for ever."""
     epoch_offset_seconds: float = 0.0
     """Adding it to the loop's clock gives seconds since the epoch."""
     version: str = ""
@@ -125,6 +128,10 @@ class PoolState:
         self.paused: str | None = None
         self.resume_at: float | None = None
         self.journal_stalled: str | None = None
+        self.temp_full: str | None = None
+        """Why the disk of the temp root stops admission, if it does."""
+        self.sweep_at: float | None = now if settings.retention is not None else None
+        """When retention is looked after next."""
         self.inserts = 0
         self.changes = 0
         """Batch states on their way to the journal: the loop is not left before they arrived."""

@@ -35,6 +35,8 @@ def why_not_working(state: PoolState) -> str | None:
         return state.paused
     if state.journal_stalled is not None:
         return f"the journal cannot be written: {state.journal_stalled}"
+    if state.temp_full is not None:
+        return f"the disk of the temp directory is nearly full: {state.temp_full}"
     return None
 
 

@@ -81,6 +81,11 @@ class RealPool:
         self.workers.append(worker)
         return worker
 
+    def temp_of(self, worker: WorkerProcess) -> str:
+        """Returns the temp directory of a worker, which has made it and added its label."""
+        (name,) = [name for name in os.listdir(self.directory) if name.startswith(f"temp-{worker.incarnation}-")]
+        return os.path.join(self.directory, name)
+
     def receive(self, kind: type[Said]) -> Said:
         """Waits for the next message of a kind; others are passed over."""
         while sockets.wait_readable(self.router, DEADLINE_SECONDS):

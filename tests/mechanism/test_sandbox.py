@@ -102,7 +102,7 @@ def test_files_beyond_its_roots_are_out_of_reach(pool: RealPool, tmp_path: Path)
 
 def test_its_own_work_goes_on(pool: RealPool, tmp_path: Path) -> None:
     inside = Inside(pool, tmp_path)
-    temp = os.path.join(pool.directory, f"temp-{inside.worker.incarnation}", "spill")
+    temp = os.path.join(pool.temp_of(inside.worker), "spill")
     made = inside.attempts(
         ("read", inside.photos / "a.jpg"), ("list", inside.photos), ("write", inside.out / "x"),
         ("truncate", inside.out / "x"), ("remove", inside.out / "x"), ("write", temp), ("read", os.devnull),

@@ -17,6 +17,7 @@ from workers import third_party
 from workers.errors import RecipeError, Verdict
 from workers.images.header import Header
 from workers.publish import Publisher
+from workers.scratch import Scratch, TempFileTracker
 from workers.source import Source
 
 Reads = Literal["nothing", "name", "header", "pixels"]
@@ -24,7 +25,6 @@ Reads = Literal["nothing", "name", "header", "pixels"]
 
 MODULES: dict[str, str] = {
     "function": "workers.operations.function",
-    "convert": "workers.operations.convert",
     "convert": "workers.operations.convert",
     "noop": "workers.operations.noop",
     "palette": "workers.operations.palette",
@@ -67,10 +67,19 @@ class Work:
     """The input's path, for operations that open it themselves."""
 
     def __init__(
-        self, name: bytes, source: Source | None, publisher: Publisher | None, warn: Callable[[str], None]
+        self,
+        name: bytes,
+        source: Source | None,
+        publisher: Publisher | None,
+        warn: Callable[[str], None],
+        directory: Scratch | None = None,
     ) -> None:
-        """`name` is the file's name without its directories; `source` is None for operations that read nothing."""
+        """`name` is the file's name without its directories; `source` is None for operations that read nothing;
+        `directory` is the worker's for temp files."""
         self.name, self.warn = name, warn
+        self._directory = directory
+        self._step = ""
+        self._scratch: TempFileTracker | None = None
         self._source, self._publisher = source, publisher
         self.outputs: list[Output] = []
 
@@ -80,13 +89,42 @@ class Work:
         assert self._source is not None, "the operation does not say that it reads the image"
         return self._source
 
+    @property
+    def scratch(self) -> TempFileTracker:
+        """The temp files of the running step: what it tracks is deleted when the step ends, also by an exception.
+
+        For what is to live longer, `directory.tracker(...)` with the moment it is to end at. Raises OSError.
+        """
+        if self._scratch is None:
+            self._scratch = self.directory.tracker(self._step)
+        return self._scratch
+
+    @property
+    def directory(self) -> Scratch:
+        """The worker's directory for temp files; its `cleanup` takes whatever else is to be put back."""
+        assert self._directory is not None, "a worker's directory is there whenever an operation runs in one"
+        return self._directory
+
+    def begin(self, step: str) -> None:
+        """A step begins: temp files made from here on are its own. Raises OSError."""
+        self._step = step
+        if self._directory is not None:
+            self._directory.enter(step)
+
+    def end(self) -> None:
+        """It is over, however it ended; what could not be deleted becomes a warning."""
+        if self._scratch is None:
+            return
+        scratch, self._scratch = self._scratch, None
+        for failure in scratch.close():
+            self.warn(f"temp file not deleted: {failure}")
+
     def publish(self, step: str, label: str, extension: str, image: Image.Image, content: bytes) -> None:
         """Writes an encoded image as an output of `step`. Raises Verdict, MachineTrouble."""
         if self._publisher is None:
             raise Verdict("io", f"the step {step} writes files, but the batch names no output directory (--out)")
         path = self._publisher.publish(label, extension, content)
         self.outputs.append(Output(step, path, image.width, image.height, len(content)))
-
 
     def publish_as_is(self, step: str, label: str, header: Header, content: bytes) -> None:
         """Writes a file of the image's own format and size as an output of `step`. Raises Verdict, MachineTrouble."""

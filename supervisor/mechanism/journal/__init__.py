@@ -11,6 +11,7 @@ a switch interval (5 ms); one statement over `json_each` works without the GIL f
 * `schema`     creates, migrates or refuses the file
 * `records`    rows <-> the policy's data types
 * `batches`, `items`, `remembered`   the commands, each a function of (connection, command)
+* `retention`  what is forgotten, a step at a time
 * `queries`    requests that only read
 * `writer`     a group of commands -> one transaction -> events
 * `sync`       outputs reach the disk before their rows do

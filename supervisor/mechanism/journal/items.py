@@ -10,7 +10,7 @@ import orjson
 
 from protocol.errors import UnknownBatch
 from protocol.paths import item_path
-from supervisor.mechanism.journal import batches, remembered
+from supervisor.mechanism.journal import batches, remembered, retention
 from supervisor.mechanism.journal.records import STATE_NUMBERS, as_text, read_roots, single
 from supervisor.policy.commands import CancelItems, FetchItems, ForgetQuarantine, RetryItems
 from supervisor.policy.events import (
@@ -78,6 +78,7 @@ def fetch(connection: sqlite3.Connection, command: FetchItems) -> ItemsFetched:
         parameters += (others,)
     text = single(connection, _FETCH.format(fields=fields), parameters)
     items = _items.decode(text)
+    retention.own_what_was_written(connection, number, items)
     if items and remembered.any_quarantined(connection):
         _shun(connection, number, items)
     return ItemsFetched(batch=command.batch, items=items, exhausted=len(items) < command.limit)

@@ -19,13 +19,13 @@ from typing import Literal
 import msgspec
 
 from protocol.errors import MachineError
-from protocol.messages import AnyAnswer, Problem
+from protocol.messages import AnyAnswer, Problem, Progress, Results
 from supervisor.mechanism.journal import batches, items, queries, schema
 from supervisor.mechanism.journal.records import single
 from supervisor.mechanism.journal.stalls import FIRST_DELAY_SECONDS, Stalls, longer
 from supervisor.mechanism.journal.sync import SyncThread
 from supervisor.mechanism.journal.writer import JournalCommand, Queued, Writer, rows_of
-from supervisor.policy.commands import ChargeItems, InsertItems, Note, Query, SettleItems
+from supervisor.policy.commands import ChargeItems, InsertItems, Note, Query, SettleItems, SweepRetention
 from supervisor.policy.events import AnyEvent, JournalRefused, Recovered
 from supervisor.policy.items import Item
 
@@ -43,7 +43,7 @@ PATIENCE_SECONDS = 10.0
 """How long `close` waits for a disk that refuses."""
 
 
-_PATIENT = (SettleItems, ChargeItems, Note)
+_PATIENT = (SettleItems, ChargeItems, SweepRetention, Note)
 """What is kept without an answer, or with one that only frees memory."""
 
 
@@ -233,6 +233,8 @@ class Journal:
                 self._stalls.end("journal")
                 for event in events:
                     self._post(event)
+                if self._writer.sweep_goes_on:
+                    self._sweep_on(group)
                 return True
             if ours and len(group) > 1:
                 return all(self._commit([one]) for one in group)
@@ -242,6 +244,13 @@ class Journal:
             if not self._pause(delay):
                 return False
             delay = longer(delay)
+
+    def _sweep_on(self, group: list[Queued]) -> None:
+        """The next step of a sweep stands behind all that has come meanwhile; a journal that is closed is left so."""
+        with self._changed:
+            waiting = any(isinstance(command, SweepRetention) for command, _ in self._commands)
+            if not self._closing and not waiting:
+                self._commands += [queued for queued in group if isinstance(queued[0], SweepRetention)][-1:]
 
     def _pause(self, seconds: float) -> bool:
         """Waits, answering readers meanwhile; returns False when there is no time left to wait."""
@@ -258,8 +267,8 @@ class Journal:
 
     def _refuse(self, queued: Queued, fault: str) -> bool:
         command, _ = queued
-        if isinstance(command, Note):
-            # A decision is told, not promised: one that cannot be kept stops nothing.
+        if isinstance(command, Note | SweepRetention):
+            # A decision is told, not promised, and a sweep comes again: what cannot be kept of them stops nothing.
             self._in_hand -= 1
             return True
         peer, request_id = getattr(command, "peer", None), getattr(command, "request_id", None)
@@ -279,6 +288,9 @@ class Journal:
 
     def _answer(self, query: Query) -> None:
         assert self._connection is not None
+        assert self._writer is not None
+        if isinstance(query.request, Progress | Results):
+            self._writer.looked_at(query.request.batch, self._clock())
         answer: AnyAnswer
         try:
             answer = queries.answer(self._connection, query.request, query.live)

@@ -27,6 +27,10 @@ BATCHES_AT_MOST = 1_000
 RESULTS_AT_MOST = 5_000
 DECISIONS_AT_MOST = 2_000
 QUARANTINE_AT_MOST = 10_000
+SIZE_SAMPLE = 200
+ROW_BYTES = 70
+"""A row's numbers and its entries in the indexes, names and details apart; measured over 100,000 rows."""
+BATCH_BYTES = 700
 
 Live = dict[str, m.Counts]
 
@@ -142,10 +146,29 @@ def _batches(connection: sqlite3.Connection, request: m.ListBatches, live: Live)
                 items=record.items,
                 ignored=record.ignored,
                 counts=record.counts,
+                used_at=_used_at(connection, number),
+                bytes=_about_bytes(connection, number, record.items) if request.sizes else None,
             )
-            for _, record in found
+            for number, record in found
         ],
     )
+
+
+def _used_at(connection: sqlite3.Connection, number: int) -> float | None:
+    used: float | None = single(
+        connection, "SELECT max(used_at, finished_at) FROM batches WHERE number = ?", (number,)
+    )
+    return used
+
+
+def _about_bytes(connection: sqlite3.Connection, number: int, items: int) -> int:
+    """Returns about what a batch takes: the mean of its first rows, times their number."""
+    rows, taken = connection.execute(
+        "SELECT count(*), coalesce(sum(2 * length(stem) + coalesce(length(CAST(detail AS BLOB)), 0)), 0) "
+        "FROM (SELECT stem, detail FROM items WHERE batch = ? ORDER BY stem LIMIT ?)",
+        (number, SIZE_SAMPLE),
+    ).fetchone()
+    return BATCH_BYTES + (int(items * (ROW_BYTES + taken / rows)) if rows else 0)
 
 
 # ---- results -------------------------------------------------------------------------------------

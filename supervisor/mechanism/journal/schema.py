@@ -63,7 +63,16 @@ VERSION_1: Migration = (
     "CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
 )
 
-MIGRATIONS: tuple[Migration, ...] = (VERSION_1,)
+VERSION_2: Migration = (
+    "ALTER TABLE batches ADD COLUMN used_at REAL NOT NULL DEFAULT 0",
+    "ALTER TABLE batches ADD COLUMN thinned INTEGER NOT NULL DEFAULT 0",
+    "CREATE TABLE dropping(number INTEGER PRIMARY KEY, out TEXT)",
+    "CREATE TABLE written(name INTEGER PRIMARY KEY)",
+)
+"""Retention: the last look at a batch, how far its large results are dropped (the number of settling; -1: all), the
+batches whose items are still to be dropped, and hashes of the output names that forgotten batches wrote."""
+
+MIGRATIONS: tuple[Migration, ...] = (VERSION_1, VERSION_2)
 """Migration i makes version i + 1 out of version i; none is ever changed once released."""
 
 

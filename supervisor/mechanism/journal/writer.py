@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import assert_never
 
-from supervisor.mechanism.journal import batches, items, remembered
+from supervisor.mechanism.journal import batches, items, remembered, retention
 from supervisor.policy.commands import (
     CancelItems,
     ChangeBatch,
@@ -22,6 +22,7 @@ from supervisor.policy.commands import (
     RetryItems,
     SealBatch,
     SettleItems,
+    SweepRetention,
 )
 from supervisor.policy.events import AnyEvent, ItemsCommitted
 
@@ -36,6 +37,7 @@ JournalCommand = (
     | CancelItems
     | RetryItems
     | ForgetQuarantine
+    | SweepRetention
     | Note
 )
 Queued = tuple[JournalCommand, float]
@@ -52,6 +54,8 @@ def rows_of(command: JournalCommand) -> int:
             return len(rows)
         case FetchItems(limit=limit):
             return limit
+        case SweepRetention():
+            return retention.ROWS_A_STEP
     return 1
 
 
@@ -61,10 +65,13 @@ class Writer:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._next_settled = items.last_settled(connection) + 1
+        self._looks: dict[str, float] = {}
+        self._swept = retention.Step()
 
     def execute(self, group: Sequence[Queued]) -> list[AnyEvent]:
         """Commits the group and returns its events in order. Raises what SQLite raises, with nothing kept."""
         connection = self._connection
+        self._swept = retention.Step()
         connection.execute("BEGIN IMMEDIATE")
         try:
             events = self._run(group)
@@ -75,7 +82,26 @@ class Writer:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
             raise
+        if any(isinstance(command, SweepRetention) for command, _ in group):
+            self._looks.clear()
+            if self._swept.freed and not self._swept.more:
+                # The pages at the end are free, but only a checkpoint cuts the file. A reader may be in the way.
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         return events
+
+    @property
+    def sweep_goes_on(self) -> bool:
+        """Whether the sweep in the last group was a step of several."""
+        return self._swept.more
+
+    def looked_at(self, batch: str, at: float) -> None:
+        """A look at a batch counts as use; it is written with the next sweep."""
+        if batch in self._looks or len(self._looks) < retention.MAX_LOOKS:
+            self._looks[batch] = at
+
+    def _sweep(self, command: SweepRetention, at: float) -> list[AnyEvent]:
+        self._swept = retention.step(self._connection, command, at, self._looks)
+        return [self._swept.event] if self._swept.event is not None else []
 
     def _run(self, group: Sequence[Queued]) -> list[AnyEvent]:
         events: list[AnyEvent] = []
@@ -123,6 +149,8 @@ class Writer:
                 return [items.retry(connection, command)]
             case ForgetQuarantine():
                 return [items.forget(connection, command)]
+            case SweepRetention():
+                return self._sweep(command, at)
             case Note():
                 remembered.add_notes(connection, [(command, at)])
                 return []
