@@ -1,6 +1,10 @@
 """What the cache tells about itself."""
 
+from collections.abc import Mapping
+
 import msgspec
+
+from supervisor.policy.cache.keys import CacheStep
 
 
 class CacheStats(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,3 +80,24 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     def sound(self) -> bool:
         """Nothing was wrong."""
         return self.damaged == 0 and self.orphans == 0 and self.index == "ok"
+
+
+def step_tallies(steps: Mapping[int, CacheStep], tallies: Mapping[tuple[int, str], Tally]) -> list[StepTally]:
+    """Returns the counts of every step under every policy it met."""
+    return [
+        StepTally(
+            operation=steps[number].operation,
+            version=steps[number].version,
+            step=steps[number].key.hex()[:16],
+            policy=policy,
+            hits=tally.hits,
+            first_sights=tally.first_sights,
+            missed_again=tally.missed_again,
+            stored=tally.stored,
+            culled=tally.culled,
+            hit_rate=round(tally.hit_rate, 4),
+            reference_hit_rate=round(tally.reference_hit_rate, 4),
+        )
+        for (number, policy), tally in sorted(tallies.items())
+        if number in steps
+    ]
