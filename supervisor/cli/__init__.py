@@ -40,6 +40,7 @@ VERBS = {
     "why": ("why", "the decisions about a worker or an image, with their figures"),
     "events": ("why", "the last decisions; --follow for those to come"),
     "quarantine": ("quarantine", "images that killed their workers"),
+    "temp": ("temp", "the workers' temp files: stats, reap"),
     "recipes": ("settings", "list the recipes"),
     "config": ("settings", "show or check the settings"),
     "doctor": ("doctor", "check this machine and installation"),

@@ -67,13 +67,18 @@ def _wait_for(client: Client, name: str, deadline: float | None, timeout: float 
 
 def _configure_batches(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=int, default=100, metavar="N", help="at most so many, newest first [100]")
+    parser.add_argument("--sizes", action="store_true", help="about what each takes in the journal, its last use")
 
 
 def _batches(arguments: argparse.Namespace) -> int:
     with connect_or_read(arguments) as answerer:
-        found = ask(answerer, ListBatches(limit=arguments.limit), Batches).batches
+        found = ask(answerer, ListBatches(limit=arguments.limit, sizes=arguments.sizes), Batches).batches
     if arguments.json:
         print_json([batch_row(row) for row in found])
+        return 0
+    if arguments.sizes:
+        sizes = [(r.batch, r.state, r.kind, r.items, show_size(r.bytes or 0), when(r.used_at)) for r in found]
+        print(table(("BATCH", "STATE", "KIND", "IMAGES", "SIZE", "USED"), sizes, right="IMAGES SIZE"))
         return 0
     head = ("BATCH", "STATE", "RECIPE", "SETTLED", "IMAGES", "FAILED", "OPENED", "OUT")
     rows = [

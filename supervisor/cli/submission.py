@@ -15,6 +15,7 @@ from supervisor.cli.naming import Directory, Files, Listing, Source, absolute, m
 from supervisor.cli.output import say
 from supervisor.cli.sources import check_output, listed_names, read_sources
 from supervisor.cli.walk import Walk
+from supervisor.policy.retention import DEFAULT_KIND
 from supervisor.recipes import needs_output
 
 MAX_WARNINGS = 20
@@ -31,6 +32,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     overwrite: bool
     strict: bool
     priority: int
+    kind: str = DEFAULT_KIND
 
     def fingerprint(self, definition: Recipe) -> str:
         """Returns the name of the job: the same paths, output, recipe and parameters give the same one."""
@@ -61,6 +63,7 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace foreign files at an output's name")
     parser.add_argument("--strict", action="store_true", help="fail an image that decodes only in part")
     parser.add_argument("--priority", type=int, default=0, metavar="N", help="higher runs first [0]")
+    parser.add_argument("--kind", default=DEFAULT_KIND, help="kind of batch: how long it is kept may differ by kind")
     parser.add_argument("-0", dest="nul", action="store_true", help="names in lists are separated by NUL")
 
 
@@ -73,7 +76,7 @@ def read_job(arguments: argparse.Namespace, recipe: str) -> Job:
     check_output(sources, out)
     return Job(
         sources=sources, recipe=recipe, out=out, base=base,
-        overwrite=arguments.overwrite, strict=arguments.strict, priority=arguments.priority,
+        overwrite=arguments.overwrite, strict=arguments.strict, priority=arguments.priority, kind=arguments.kind,
     )  # fmt: skip
 
 
@@ -105,7 +108,7 @@ def submit(
     out = None if job.out is None else to_token(job.out)
     target = client.open_batch(
         batch=batch, recipe=job.recipe, out=out, overwrite=job.overwrite, strict=job.strict, priority=job.priority,
-        hold=may_clash(job.sources), fingerprint=fingerprint, resume=resume,
+        kind=job.kind, hold=may_clash(job.sources), fingerprint=fingerprint, resume=resume,
     )  # fmt: skip
     opened(target)
     if batch is not None and (known := _known_complete(client, batch)) is not None:

@@ -155,9 +155,7 @@ def _batches(connection: sqlite3.Connection, request: m.ListBatches, live: Live)
 
 
 def _used_at(connection: sqlite3.Connection, number: int) -> float | None:
-    used: float | None = single(
-        connection, "SELECT max(used_at, finished_at) FROM batches WHERE number = ?", (number,)
-    )
+    used: float | None = single(connection, "SELECT max(used_at, finished_at) FROM batches WHERE number = ?", (number,))
     return used
 
 
