@@ -1,0 +1,56 @@
+"""The benchmarks themselves, a thousandth as long: what they print has the shape that was promised. No timing."""
+
+import json
+import os
+import subprocess
+import sys
+
+import msgspec
+
+from tests.bench.report import json_line, table
+from tests.bench.rows import Row, against, missing, p95, row
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+FIELDS = {"name", "ours", "peer", "ratio", "unit", "target", "met", "machine"}
+
+
+def test_a_tiny_benchmark_prints_one_object_a_row_and_leaves_nothing(tmp_path: os.PathLike[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.bench", "noop-one", "--json", "--quick", "--scale", "0.01"],
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": os.fspath(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(rows) == 3, done.stderr
+    for found in rows:
+        assert set(found) >= FIELDS
+        assert found["ours"] > 0 and found["runs"] == 3 and "Python" in found["machine"]
+    assert done.returncode == (1 if any(found["met"] is False for found in rows) else 0)
+    assert rows[0]["met"] == (rows[0]["ours"] >= 10_000), "judged by its own figure"
+    assert os.listdir(tmp_path) == []
+
+
+def test_rows_are_judged_by_median_and_95th_percentile() -> None:
+    values = [float(value) for value in range(1, 21)]
+    assert (p95(values), p95(values, "more"), p95([7.0])) == (20.0, 1.0, 7.0)
+    assert row("a", values, "ms", at_most=10.5).met is True
+    assert row("a", values, "ms", at_most=10.5, p95_at_most=19).met is False
+    assert row("a", values, "items/s", at_least=11).met is False
+    assert row("a", values, "MB").met is None
+
+
+def test_pairs_are_compared_run_by_run() -> None:
+    faster = against("a", [10.0, 20.0, 30.0], "peer", [10.0, 10.0, 10.0], "items/s", ratio_at_least=1.5)
+    assert (faster.ratio, faster.met) == (2.0, True)
+    assert against("a", [10.0, 20.0, 30.0], "peer", [10.0, 10.0, 10.0], "s", better="less").ratio == 0.5
+
+
+def test_the_table_names_what_is_missed_and_what_is_missing() -> None:
+    rows = [row("slow", [3.0, 4.0, 5.0], "ms", at_most=1), missing("queue", "celery", "items/s")]
+    text = "\n".join(table(rows))
+    assert "MISSED" in text and "celery is not installed" in text
+    assert msgspec.json.decode(json_line(rows[1], "here")) == {**msgspec.structs.asdict(rows[1]), "machine": "here"}
+    assert isinstance(rows[1], Row)
