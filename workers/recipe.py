@@ -41,6 +41,11 @@ class CompiledRecipe(msgspec.Struct, frozen=True, kw_only=True):
         return max(step.operation.beside(header, step.parameters) for step in self.steps)
 
 
+def _version(step: CompiledStep) -> str:
+    operation = step.operation
+    return f"{operation.name}:{operation.version}{operation.edition(step.parameters)}"
+
+
 def check_step(operation: Operation, step: Step, where: str) -> Any:
     """Returns the validated parameters of a step. Raises RecipeError, which begins with `where`."""
     try:
@@ -77,7 +82,7 @@ def compile_recipe(recipe: Recipe) -> CompiledRecipe:
         steps.append(CompiledStep(operation, parameters))
     return CompiledRecipe(
         name=recipe.name,
-        version=",".join(f"{step.operation.name}:{step.operation.version}" for step in steps),
+        version=",".join(_version(step) for step in steps),
         steps=tuple(steps),
         reads=max((step.operation.reads for step in steps), key=_ORDER.index),
     )

@@ -18,8 +18,7 @@ def run(work: Work, parameters: Sepia) -> dict[str, object]:
     image = work.source.decoded(parameters.size).convert("L")
     image.thumbnail((parameters.size, parameters.size))
     toned = ImageOps.colorize(image, "#2b1a0b", "#fff3df")
-    encoded = io.BytesIO()
-    toned.save(encoded, "JPEG", quality=parameters.quality)
+    toned.save(encoded := io.BytesIO(), "JPEG", quality=parameters.quality)
     work.publish("sepia", "sepia", "jpg", toned, encoded.getvalue())
     return {"brightness": image.resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))}
 

@@ -146,6 +146,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     version: int
+    edition: Callable[[Any], str] = lambda parameters: ""
+    """What in its parameters makes it another operation, for quarantine: what killed one may do for the other."""
     reads: Reads
     run: Callable[[Work, Any], dict[str, Any] | None]
     parameters: type[Parameters] = Parameters

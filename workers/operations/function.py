@@ -53,4 +53,9 @@ def _run(work: Work, parameters: Function) -> dict[str, Any]:
     return {"value": msgspec.to_builtins(value, str_keys=True)}
 
 
-OPERATIONS = (Operation(name="function", version=1, reads="name", run=_run, parameters=Function, check=_check),)
+OPERATIONS = (
+    Operation(
+        name="function", version=1, reads="name", run=_run, parameters=Function, check=_check,
+        edition=lambda parameters: f"-{parameters.digest[:16]}",
+    ),
+)  # fmt: skip
