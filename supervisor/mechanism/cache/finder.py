@@ -11,6 +11,7 @@ has exactly its size; `hash_later` of the answer names those, and `resolve` goes
 
 import hashlib
 import os
+import sqlite3
 import stat
 from collections.abc import Sequence
 
@@ -21,6 +22,7 @@ from supervisor.mechanism.cache.delivering import Deliverer
 from supervisor.mechanism.cache.index import FoundStep, entry_key
 from supervisor.mechanism.cache.places import Places, in_place, output_stem, place_key
 from supervisor.mechanism.cache.records import Record, unpack
+from supervisor.mechanism.cache.schema import is_damage
 from supervisor.mechanism.cache.store import Store
 from supervisor.policy.cache.asked import CacheHit, CacheMiss, FileStamp, LookUpItems, Wanted
 from supervisor.policy.cache.entry import Entry
@@ -105,7 +107,7 @@ class Finder:
             steps = self._steps_of(command, numbers, found) if complete else None
             placed = bytes.fromhex(found[0].placed)
             self._settle(command, wanted, content, steps, numbers, asked[at][2], placed, answers)
-        self._places.write()
+        self._write_places()
         return answers
 
     def resolve(self, later: HashLater, content: bytes | None) -> Answers:
@@ -128,11 +130,20 @@ class Finder:
             steps.append(_Step(number, unpack(row.record), row.value is None, row.cost_us))
         if steps is not None and command.strict and any(step.record.warnings != b"[]" for step in steps):
             steps = None
-        self._store.index.add_shortcut(later.stamp, content, int(self._store.clock()))
+        self._places.note_shortcut(later.stamp, content)
         key = place_key(command.out, wanted.stem, command.steps)
         self._settle(command, wanted, content, steps, numbers, key, b"", answers)
-        self._places.write()
+        self._write_places()
         return answers
+
+    def _write_places(self) -> None:
+        """What is found is found, whether or not the disk takes a note of it."""
+        try:
+            self._places.write()
+        except sqlite3.Error as error:
+            if is_damage(error):
+                raise
+            self._store.roll_back()
 
     def _stranger(
         self, command: LookUpItems, wanted: Wanted, stamp: FileStamp, answers: Answers, *, may_be_copy: bool

@@ -210,8 +210,9 @@ class Index:
     def delete(self, content: bytes, step: int) -> tuple[bytes, bool] | None:
         """Removes an entry; returns its record and whether its outputs are blobs, None where there was none."""
         self.begin()
+        # typeof: SQLite 3.40 answers `value IS NULL` in a RETURNING clause of such a table with 0, always.
         row = self._connection.execute(
-            "DELETE FROM entries WHERE content = ? AND step = ? RETURNING bytes, record, value IS NULL",
+            "DELETE FROM entries WHERE content = ? AND step = ? RETURNING bytes, record, typeof(value) = 'null'",
             (content, step),
         ).fetchone()
         self._touched.pop(entry_key(content, step), None)
@@ -292,7 +293,6 @@ class Index:
         inode = stamp.inode & _INT_MASK
         row = (stamp.device, inode, stamp.size_bytes, stamp.mtime_ns, stamp.ctime_ns, content, now)
         self._connection.execute("INSERT OR REPLACE INTO shortcuts VALUES (?, ?, ?, ?, ?, ?, ?)", row)
-        self.add_size(stamp.size_bytes)
 
     def add_size(self, image_bytes: int) -> None:
         """Keeps that some known image has so many bytes."""

@@ -55,7 +55,7 @@ class Keeper:
                     if output.source is not None:
                         os.close(output.source)
         if max(made.stamp.mtime_ns, made.stamp.ctime_ns) + REST_NS <= made.hashed_at_ns:
-            self._store.index.add_shortcut(made.stamp, content, int(self._store.clock()))
+            self._places.note_shortcut(made.stamp, content)
         finals = [paths.from_token(output.path) for result in made.steps for output in result.outputs]
         if finals:
             self._places.note(place_key(command.out, made.stem, command.steps), content, finals)

@@ -14,6 +14,7 @@ from protocol import paths
 from supervisor.mechanism.cache import faults
 from supervisor.mechanism.cache.index import FoundStep
 from supervisor.mechanism.cache.store import Store
+from supervisor.policy.cache.asked import FileStamp
 from supervisor.policy.cache.keys import CacheStep
 
 PLACE_STAT = struct.Struct("<qq")
@@ -65,6 +66,7 @@ class Places:
         self._noted: list[tuple[int, bytes, int]] = []
         self._shortcuts: list[tuple[int, int, int]] = []
         self._seen: list[tuple[int, int]] = []
+        self._new_shortcuts: list[tuple[FileStamp, bytes]] = []
 
     def note(self, place: int, content: bytes, finals: Sequence[bytes]) -> None:
         """Keeps how the outputs were left; where one is gone again already, nothing is kept."""
@@ -74,6 +76,10 @@ class Places:
             packed = content[:_CONTENT_BYTES] + b"".join(PLACE_STAT.pack(*one) for one in found)
             self._noted.append((place, packed, int(self._store.clock())))
 
+    def note_shortcut(self, stamp: FileStamp, content: bytes) -> None:
+        """Keeps which content a file has."""
+        self._new_shortcuts.append((stamp, content))
+
     def renew(self, asked: tuple[int, int, int], row: FoundStep, now: int, after_seconds: int) -> None:
         """Keeps that a shortcut and a place were of use, unless that is known well enough."""
         if row.shortcut_seen is not None and now - row.shortcut_seen > after_seconds:
@@ -82,11 +88,14 @@ class Places:
             self._seen.append((now, asked[2]))
 
     def write(self) -> None:
-        """Writes what was gathered into the store's open group."""
-        if self._noted:
-            self._store.index.add_placed(self._noted)
-            self._noted = []
+        """Writes what was gathered into the store's open group; it is gathered no more, whether or not that worked."""
+        noted, new, shortcuts, seen = self._noted, self._new_shortcuts, self._shortcuts, self._seen
+        self._noted, self._new_shortcuts, self._shortcuts, self._seen = [], [], [], []
+        index, now = self._store.index, int(self._store.clock())
+        for stamp, content in new:
+            index.add_shortcut(stamp, content, now)
+        if noted:
+            index.add_placed(noted)
             faults.at("placed.noted")
-        if self._shortcuts or self._seen:
-            self._store.index.see_again(self._shortcuts, self._seen)
-            self._shortcuts, self._seen = [], []
+        if shortcuts or seen:
+            index.see_again(shortcuts, seen)

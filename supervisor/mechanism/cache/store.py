@@ -237,6 +237,7 @@ class Store:
         try:
             row = publish_value(self.blobs, self._condemned, content, step, new, now, inline=inline)
             self.index.insert(content, number, row, now)
+            self.index.add_size(new.image_bytes)
         except BaseException:
             self.policy.forget(entry.key)
             raise

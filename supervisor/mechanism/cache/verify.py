@@ -1,4 +1,7 @@
-"""`cache verify`, `cache trim` and `cache clear`: the whole cache at once, for a person who waits."""
+"""`cache verify`, `cache trim` and `cache clear`: the whole cache, a piece at a time, for a person who waits."""
+
+from collections.abc import Generator
+from typing import TypeVar
 
 import msgspec
 
@@ -10,6 +13,7 @@ from supervisor.policy.cache.entry import Key
 from supervisor.policy.cache.stats import Verification
 
 ENTRIES_A_TURN = 256
+T = TypeVar("T")
 
 
 class Verifier:
@@ -86,21 +90,25 @@ class Verifier:
         )
 
 
-def verify(store: Store, *, repair: bool) -> Verification:
-    """Verifies all of it at once; a rebuild that is due is done first. Raises sqlite3.Error, OSError."""
+Verb = Generator[None, None, T]
+"""A verb that gives way between its pieces; its return value is the answer."""
+
+
+def verifying(store: Store, *, repair: bool) -> Verb[Verification]:
+    """Verifies everything; a rebuild that is due is done first. Raises sqlite3.Error, OSError."""
     rebuild = Rebuild(store)
-    if rebuild.needed:
-        while rebuild.turn():
-            store.commit()
+    while rebuild.needed and rebuild.turn():
         store.commit()
+        yield
     verifier = Verifier(store, repair=repair)
     while verifier.turn():
         store.commit()
+        yield
     store.commit()
     return verifier.result()
 
 
-def trim(store: Store, size_bytes: int) -> int:
+def trimming(store: Store, size_bytes: int) -> Verb[int]:
     """Culls by the policy until at most `size_bytes` are kept; returns the bytes that went. Raises sqlite3.Error."""
     before = store.index.bytes
     while store.index.bytes > size_bytes:
@@ -108,11 +116,12 @@ def trim(store: Store, size_bytes: int) -> int:
         if not store.make_room(store.settings.limit_bytes - size_bytes, 0) and store.index.entries == entries:
             break
         store.commit()
+        yield
     store.commit()
     return before - store.index.bytes
 
 
-def clear(store: Store) -> int:
+def clearing(store: Store) -> Verb[int]:
     """Empties the cache; returns the bytes that went. Raises sqlite3.Error, OSError."""
     before = store.index.bytes
     store.memory.trim("emergency")
@@ -120,6 +129,17 @@ def clear(store: Store) -> int:
     store.commit()
     for place in store.blobs.directories():
         sweep_directory(store, place, age_seconds=0.0)
+        yield
     store.forget_learned()
     store.index.shrink_file(1 << 30)
     return before
+
+
+def run(verb: Verb[T]) -> T:
+    """Does a verb at once and returns its answer: for a cache that nobody else uses."""
+    while True:
+        try:
+            next(verb)
+        except StopIteration as stop:
+            answer: T = stop.value
+            return answer

@@ -1,0 +1,359 @@
+"""The cache's thread: look-ups first, then what is to be kept, then the upkeep; never in anybody's way.
+
+The loop hands it commands and is told by events. Everything that waits is bounded: look-ups beyond the bound are
+misses at once, things to keep beyond it are dropped. A disk that refuses or an index that cannot be opened turns
+every look-up into a miss until it works again; an index found damaged is set aside and made anew meanwhile. No
+item ever fails for the cache's sake.
+"""
+
+import contextlib
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from supervisor.mechanism.cache import schema
+from supervisor.mechanism.cache.delivering import Deliverer
+from supervisor.mechanism.cache.finder import Finder, HashLater
+from supervisor.mechanism.cache.hashing import Hashing
+from supervisor.mechanism.cache.keeper import Keeper
+from supervisor.mechanism.cache.outstanding import Outstanding, all_missed
+from supervisor.mechanism.cache.store import Store
+from supervisor.mechanism.cache.upkeep import Rebuild, Sweep
+from supervisor.mechanism.cache.verify import Verb
+from supervisor.policy.cache.asked import LookedUp, LookUpItems, Made, Stored, StoreItems
+from supervisor.policy.cache.settings import CacheSettings
+
+LOOK_UPS_MAX = 50_000
+STORES_MAX = 10_000
+HASHES_MAX = 10_000
+VERBS_MAX = 100
+PATIENCE_SECONDS = 5.0
+"""A look-up that takes longer than most images take to make is a miss."""
+SLICE_SECONDS = 0.03
+"""How long storing or hashing goes on while look-ups may come."""
+FLUSH_SECONDS = 5.0
+UPKEEP_SECONDS = 0.1
+ROUND_SECONDS = 600.0
+RETRY_SECONDS = 10.0
+
+
+class CacheThread:
+    """Owns the store. `post` is called from the thread, and must be thread safe; `complain` with sentences."""
+
+    def __init__(
+        self,
+        directory: str,
+        settings: CacheSettings,
+        state_token: str,
+        post: Callable[[LookedUp | Stored], None],
+        complain: Callable[[str], None],
+    ) -> None:
+        """`state_token` is that of the state directory; the store is opened by the thread."""
+        self._directory, self._settings, self._state_token = directory, settings, state_token
+        self._post, self._complain = post, complain
+        self._changed = threading.Condition()
+        self._outstanding = Outstanding(LOOK_UPS_MAX)
+        self._look_ups: deque[int] = deque()
+        self._stores: deque[tuple[StoreItems, Made]] = deque()
+        self._hashes: deque[tuple[int, HashLater]] = deque()
+        self._verbs: deque[tuple[Callable[[Store], Verb[Any]], Callable[[Any], None]]] = deque()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="cache", daemon=True)
+        self._store: Store | None = None
+        self._trouble: str | None = None
+        self._retry_at = self._flush_at = self._round_at = 0.0
+        self._hashing: tuple[int, Hashing] | None = None
+        self._verb: tuple[Verb[Any], Callable[[Any], None]] | None = None
+        self._versions: dict[str, int] = {}
+        self.dropped = 0
+
+    # ---- the loop's side
+
+    def start(self) -> None:
+        """Begins; look-ups wait while the index is being opened."""
+        self._thread.start()
+
+    def look_up(self, command: LookUpItems) -> None:
+        """Answered by LookedUp, in one or more parts. Never blocks."""
+        ticket = self._outstanding.add(command, time.monotonic())
+        if ticket is None:
+            self._post(all_missed(command, {wanted.id for wanted in command.items}))
+            return
+        with self._changed:
+            self._look_ups.append(ticket)
+            self._changed.notify()
+
+    def store(self, command: StoreItems) -> None:
+        """Answered by Stored. Never blocks; what is too much is dropped."""
+        with self._changed:
+            room = STORES_MAX - len(self._stores)
+            self._stores.extend((command, made) for made in command.items[:room])
+            self._changed.notify()
+        if room < len(command.items):
+            left = [made.id for made in command.items[room:]]
+            self.dropped += len(left)
+            self._post(Stored(batch=command.batch, kept=[], dropped=left))
+
+    def give_up(self, now: float) -> list[LookedUp]:
+        """Returns the look-ups that took too long, as misses: to be called by the loop about once a second. `now` is
+        monotonic."""
+        return self._outstanding.overdue(now - PATIENCE_SECONDS)
+
+    def ask(self, verb: Callable[[Store], Verb[Any]], answer: Callable[[Any], None]) -> bool:
+        """Does a verb in pieces between other work; `answer` gets, in the thread, what it returned or the exception
+        it raised. False where too many wait."""
+        with self._changed:
+            if len(self._verbs) >= VERBS_MAX:
+                return False
+            self._verbs.append((verb, answer))
+            self._changed.notify()
+        return True
+
+    def retire(self, versions: dict[str, int]) -> None:
+        """Says which version each operation has: entries of other versions are found no more, and swept."""
+
+        def tell(store: Store) -> Verb[None]:
+            store.retire(versions)
+            yield
+
+        self._versions = dict(versions)
+        self.ask(tell, lambda answer: None)
+
+    def close(self, patience_seconds: float = 5.0) -> None:
+        """Keeps what waits to be kept as far as the time allows, closes the index. Harmless when never started."""
+        if self._thread.ident is None:
+            return
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join(patience_seconds)
+
+    # ---- the thread's side
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(self._awake, self._pause())
+                closing = self._closing
+            self._opened()
+            busy = self._guarded(self._turn)
+            if closing and not (busy and self._stores):
+                break
+        self._end()
+
+    def _awake(self) -> bool:
+        waiting = self._look_ups or self._stores or self._verbs or self._hashes
+        return bool(waiting or self._hashing or self._verb or self._closing)
+
+    def _pause(self) -> float:
+        return UPKEEP_SECONDS if self._round_at <= time.monotonic() else FLUSH_SECONDS
+
+    def _turn(self, store: Store) -> bool:
+        """Everything once, in the order of who waits for it; returns whether there was anything."""
+        busy = self._look(store)
+        busy = self._hash(store) or busy
+        busy = self._keep(store) or busy
+        busy = self._answer_verbs(store) or busy
+        now = time.monotonic()
+        if now >= self._flush_at:
+            store.index.write_touched()
+            self._flush_at = now + FLUSH_SECONDS
+        if not busy and now >= self._round_at:
+            self._maintain(now)
+        store.commit()
+        self._recovered()
+        return busy
+
+    def _look(self, store: Store) -> bool:
+        any_one = False
+        while self._look_ups:
+            ticket = self._look_ups.popleft()
+            any_one = True
+            command = self._outstanding.command(ticket)
+            if command is None:
+                continue
+            try:
+                answers = self._finder.look_up(command)
+            except Exception:
+                self._tell(self._outstanding.answer(ticket, [], _missed(command)))
+                raise
+            self._tell(self._outstanding.answer(ticket, answers.hits, answers.misses))
+            for later in answers.hash_later:
+                if len(self._hashes) < HASHES_MAX:
+                    self._hashes.append((ticket, later))
+                else:
+                    self._tell(self._outstanding.answer(ticket, [], _missed(command, later.wanted.id)))
+        return any_one
+
+    def _hash(self, store: Store) -> bool:
+        until = time.monotonic() + SLICE_SECONDS
+        worked = False
+        while (self._hashing or self._hashes) and time.monotonic() < until and not self._look_ups:
+            if self._hashing is None:
+                ticket, later = self._hashes.popleft()
+                self._hashing = ticket, Hashing(later)
+            ticket, hashing = self._hashing
+            worked = True
+            if self._outstanding.command(ticket) is None:
+                hashing.close()
+                self._hashing = None
+                continue
+            hashing.step()
+            if hashing.done:
+                self._hashing = None
+                answers = self._finder.resolve(hashing.later, hashing.content)
+                self._tell(self._outstanding.answer(ticket, answers.hits, answers.misses))
+        return worked
+
+    def _keep(self, store: Store) -> bool:
+        until = time.monotonic() + SLICE_SECONDS
+        told: dict[str, Stored] = {}
+        taken: list[tuple[StoreItems, Made]] = []
+        try:
+            while self._stores and time.monotonic() < until and not self._look_ups:
+                command, made = self._stores.popleft()
+                taken.append((command, made))
+                kept = self._keeper.keep(command, made)
+                answer = told.setdefault(command.batch, Stored(batch=command.batch, kept=[], dropped=[]))
+                (answer.kept if kept else answer.dropped).append(made.id)
+            if taken:
+                store.commit()
+        except Exception:
+            for batch in {command.batch for command, _ in taken}:
+                lost = [made.id for command, made in taken if command.batch == batch]
+                self._post(Stored(batch=batch, kept=[], dropped=lost))
+            self.dropped += len(taken)
+            raise
+        for answer in told.values():
+            self._post(answer)
+        return bool(taken)
+
+    def _answer_verbs(self, store: Store) -> bool:
+        if self._verb is None and self._verbs:
+            make, answer = self._verbs.popleft()
+            self._verb = make(store), answer
+        if self._verb is None:
+            return False
+        verb, answer = self._verb
+        try:
+            next(verb)
+        except StopIteration as stop:
+            self._verb = None
+            store.commit()
+            answer(stop.value)
+        except Exception as error:
+            self._verb = None
+            answer(error)
+            raise
+        return True
+
+    def _maintain(self, now: float) -> None:
+        if self._rebuild.needed:
+            self._rebuild.turn()
+        elif not self._sweep.turn():
+            self._round_at = now + ROUND_SECONDS
+
+    # ---- opening, failing, ending
+
+    def _opened(self) -> None:
+        """Opens the store if it is not; tells once why it cannot be."""
+        now = time.monotonic()
+        if self._store is not None or now < self._retry_at:
+            return
+        try:
+            self._store = Store(self._directory, self._settings, self._complain)
+            self._deliverer = Deliverer(self._directory, self._state_token, self._store.cloner)
+            self._begin(self._store)
+        except (OSError, sqlite3.Error, schema.Damaged) as error:
+            self._lose_store()
+            self._retry_at = now + RETRY_SECONDS
+            self._told(f"the cache in {self._directory} cannot be opened ({error}): everything is made afresh")
+
+    def _begin(self, store: Store) -> None:
+        store.retire(self._versions)
+        self._finder, self._keeper = Finder(store, self._deliverer), Keeper(store)
+        self._rebuild, self._sweep = Rebuild(store), Sweep(store)
+        self._round_at = 0.0
+
+    def _guarded(self, turn: Callable[[Store], bool]) -> bool:
+        """Takes a turn; whatever goes wrong costs cached results at most."""
+        store = self._store
+        if store is None:
+            self._refuse_all()
+            return False
+        try:
+            return turn(store)
+        except (sqlite3.Error, OSError) as error:
+            self._recover(store, error)
+        except Exception as error:  # a bug of ours must not end the thread: items wait for its answers
+            with contextlib.suppress(sqlite3.Error):
+                store.roll_back()
+            self._told(f"the cache failed: {type(error).__name__}: {error}")
+        return True
+
+    def _recover(self, store: Store, error: Exception) -> None:
+        try:
+            if isinstance(error, sqlite3.Error) and schema.is_damage(error):
+                store.reopen_damaged(str(error))
+                self._begin(store)
+                return
+            store.roll_back()
+            self._told(f"the cache in {self._directory} cannot keep anything now: {error}")
+        except (sqlite3.Error, OSError, schema.Damaged) as again:
+            self._lose_store()
+            self._retry_at = time.monotonic() + RETRY_SECONDS
+            self._told(f"the cache in {self._directory} cannot be used now: {again}")
+
+    def _lose_store(self) -> None:
+        if self._store is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._store.index.abandon()
+            self._store = None
+
+    def _refuse_all(self) -> None:
+        while self._look_ups:
+            ticket = self._look_ups.popleft()
+            if (command := self._outstanding.command(ticket)) is not None:
+                self._tell(self._outstanding.answer(ticket, [], _missed(command)))
+        while self._hashes:
+            ticket, later = self._hashes.popleft()
+            self._tell(self._outstanding.answer(ticket, [], _missed(later.command, later.wanted.id)))
+        while self._stores:
+            made_by, made = self._stores.popleft()
+            self.dropped += 1
+            self._post(Stored(batch=made_by.batch, kept=[], dropped=[made.id]))
+        while self._verbs:
+            _, answer = self._verbs.popleft()
+            answer(OSError(f"the cache in {self._directory} cannot be opened"))
+
+    def _told(self, sentence: str) -> None:
+        if self._trouble != sentence:
+            self._trouble = sentence
+            self._complain(sentence)
+
+    def _recovered(self) -> None:
+        if self._trouble is not None:
+            self._trouble = None
+            self._complain("the cache works again")
+
+    def _tell(self, event: LookedUp | None) -> None:
+        if event is not None:
+            self._post(event)
+
+    def _end(self) -> None:
+        if self._hashing is not None:
+            self._hashing[1].close()
+        if self._store is not None:
+            with contextlib.suppress(sqlite3.Error, OSError):
+                self._store.close()
+            self._deliverer.close()
+        self._store = None
+        self._refuse_all()
+
+
+def _missed(command: LookUpItems, only: int | None = None) -> list[Any]:
+    ids = {wanted.id for wanted in command.items} if only is None else {only}
+    return all_missed(command, ids).misses
