@@ -312,7 +312,7 @@ class Source:
 
     def _reopen(self) -> None:
         """A decoder that failed, or shares the descriptor, leaves the file's position anywhere: begin afresh."""
-        if self._image is not None:
+        if self._image is not None and not any(picture is self._image for picture in self._pictures):
             self._image.close()
         self._file.close()
         self._file = self._open()

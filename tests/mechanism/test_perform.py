@@ -46,6 +46,13 @@ def test_the_image_is_decoded_once_for_many_steps(tmp_path: Path, monkeypatch: p
     assert decodes == [(1024, 768)]
 
 
+def test_metadata_read_after_the_decode_leaves_the_picture_to_the_next_step(tmp_path: Path) -> None:
+    # A photo smaller than every rung is handed on as Pillow opened it; reading metadata opens the file again.
+    steps = [step("thumbnail", sizes=[256]), step("probe"), step("phash")]
+    report = Bench(tmp_path).run(write(tmp_path, "small.jpg", small_jpeg(side=64)), *steps)
+    assert report.outcome == "done" and {"probe", "phash"} <= set(values(report))
+
+
 def test_a_probe_decodes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Source, "_decode", lambda self, target: pytest.fail("decoded"))
     assert Bench(tmp_path).run(write(tmp_path, "p.jpg", small_jpeg()), step("probe")).outcome == "done"
