@@ -259,9 +259,9 @@ def _inline(step: dict[str, Any]) -> str:
 
 
 @contextlib.contextmanager
-def make_bed() -> Iterator[Bed]:
-    """Gives a bed in a directory whose name is short enough for sockets."""
-    with tempfile.TemporaryDirectory(prefix="gs-", ignore_cleanup_errors=True) as directory:
+def make_bed(below: str | None = None) -> Iterator[Bed]:
+    """Gives a bed in a directory (below a given one) whose name is short enough for sockets."""
+    with tempfile.TemporaryDirectory(prefix="gs-", dir=below, ignore_cleanup_errors=True) as directory:
         bed = Bed(directory)
         try:
             yield bed

@@ -123,8 +123,10 @@ def test_ctrl_c_is_130_and_a_second_one_is_at_once(bed: Bed) -> None:
     bed.fill(50)
     bed.write_config(hanging=[{"operation": "misbehave.hang"}])
     command = bed.command("run", bed.photos, "--out", bed.out, "--recipe", "hanging", drain="20s")
-    wait_for(lambda: bed.serves() and bed.client().status().queue.leased, "it runs")
-    workers = [worker.pid for worker in bed.client().status().workers if worker.pid]
+    wait_for(bed.serves, "it listens")
+    client = bed.client()
+    wait_for(lambda: any(worker.current for worker in client.status().workers), "an image is in progress")
+    workers = [worker.pid for worker in client.status().workers if worker.pid]
     command.signal(signal.SIGINT)
     wait_for(lambda: "is kept" in command.said(), "it stops in order")
     assert command.running
@@ -327,8 +329,8 @@ def test_second_sigterm_is_immediate(bed: Bed) -> None:
     bed.write_config(hanging=[{"operation": "misbehave.hang"}])
     command = bed.start(drain="60s")
     client = bed.client()
-    batch = bed.submit(client, names, recipe="hanging", out=None)
-    wait_for(lambda: client.progress(batch).counts.leased, "it works")
+    bed.submit(client, names, recipe="hanging", out=None)
+    wait_for(lambda: any(worker.current for worker in client.status().workers), "an image is in progress")
     workers = [worker.pid for worker in client.status().workers if worker.pid]
     command.signal(signal.SIGTERM)
     wait_for(lambda: client.status().draining, "it drains")

@@ -90,13 +90,17 @@ def test_state_disk_that_is_full_at_the_start_is_told_and_left_whole(bed: Bed) -
         assert bed.run("stop").code == 0
 
 
-def test_full_temp_disk_does_not_stop_the_work(bed: Bed) -> None:
+def test_full_temp_disk_pauses_the_work_until_there_is_room(bed: Bed) -> None:
     names = bed.fill(30, side=320)
     temp = os.path.join(bed.state, "temp")
     with small_disk(temp, MIB):
         bed.start()
-        fill(temp)
+        ballast = fill(temp)
         client = bed.client()
-        assert client.wait(bed.submit(client, names), 30).counts.done == 30
+        wait_for(lambda: "temp" in (client.status().paused or ""), "it says that the temp disk is full")
+        batch = bed.submit(client, names)
+        assert settled(client.progress(batch)) == 0 and "temp" in (client.progress(batch).paused or "")
+        os.unlink(ballast)
+        assert client.wait(batch, 30).counts.done == 30
         client.stop()
         wait_for(lambda: bed.supervisor_pid() is None, "the supervisor is gone")

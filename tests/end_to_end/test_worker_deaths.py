@@ -5,13 +5,22 @@ import os
 import random
 import signal
 import time
+from collections.abc import Iterator
 
+import pytest
 from PIL import Image
 
-from tests.end_to_end.bed import Bed, lives, settled, wait_for
+from tests.end_to_end.bed import Bed, lives, make_bed, settled, wait_for
 
 KILL_EVERY_SECONDS = 0.05
 MANY = 2_000
+
+
+@pytest.fixture
+def big_bed() -> Iterator[Bed]:
+    """In memory where that is possible: thousands of files are made and deleted for one test."""
+    with make_bed("/dev/shm" if os.access("/dev/shm", os.W_OK) else None) as made:
+        yield made
 
 
 def decoded_size(path: str) -> tuple[int, int]:
@@ -21,7 +30,8 @@ def decoded_size(path: str) -> tuple[int, int]:
     return image.size
 
 
-def test_workers_killed_every_50_ms_lose_nothing_and_blame_nobody(bed: Bed) -> None:
+def test_workers_killed_every_50_ms_lose_nothing_and_blame_nobody(big_bed: Bed) -> None:
+    bed = big_bed
     names = bed.fill(MANY, side=320)
     bed.write_config(small=[{"operation": "thumbnail", "sizes": [16, 32]}])
     bed.start(workers="4")
