@@ -64,16 +64,6 @@ def parse_duration(value: object) -> float | None:
     return number * _SECONDS[unit]
 
 
-def show_size(size: float) -> str:
-    """Returns a size for people, in powers of 1000: `61.4 MB`."""
-    value, unit = float(size), "B"
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if abs(value) < 999.95 or unit == "TB":
-            break
-        value /= 1000
-    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-
-
 def show_duration(seconds: float) -> str:
     """Returns a duration for people: `350 ms`, `12.3 s`, `4 min 05 s`, `2 h 10 min`."""
     if seconds < 1:

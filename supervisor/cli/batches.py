@@ -20,7 +20,8 @@ from supervisor.cli.tell import (
     settled_of,
     summary_row,
 )
-from supervisor.values import show_duration, show_size
+from supervisor.policy.sizes import human
+from supervisor.values import show_duration
 
 
 def _one_batch(parser: argparse.ArgumentParser) -> None:
@@ -77,7 +78,7 @@ def _batches(arguments: argparse.Namespace) -> int:
         print_json([batch_row(row) for row in found])
         return 0
     if arguments.sizes:
-        sizes = [(r.batch, r.state, r.kind, r.items, show_size(r.bytes or 0), when(r.used_at)) for r in found]
+        sizes = [(r.batch, r.state, r.kind, r.items, human(r.bytes or 0), when(r.used_at)) for r in found]
         print(table(("BATCH", "STATE", "KIND", "IMAGES", "SIZE", "USED"), sizes, right="IMAGES SIZE"))
         return 0
     head = ("BATCH", "STATE", "RECIPE", "SETTLED", "IMAGES", "FAILED", "OPENED", "OUT")
@@ -112,7 +113,7 @@ def _print_batch(arguments: argparse.Namespace, progress: BatchProgress) -> None
         ("out", shown(progress.out) if progress.out else "none"),
         ("images", f"{progress.items:,}: {describe_counts(progress.counts)}; {progress.ignored:,} other files ignored"),
         ("time", f"{show_duration(summary.seconds)}, {summary.items_per_second:,.1f} images/s"),
-        ("memory", f"at most {show_size(summary.peak_bytes)} of {show_size(summary.budget_bytes)}"),
+        ("memory", f"at most {human(summary.peak_bytes)} of {human(summary.budget_bytes)}"),
         ("workers", _worker_facts(summary)),
     ]
     print("\n".join(f"{name:<8} {text}" for name, text in facts))

@@ -31,7 +31,8 @@ from supervisor.cli.own import OwnSupervisor, child_environment
 from supervisor.cli.submission import Job, submit
 from supervisor.cli.tell import Bar, settled_of
 from supervisor.config import Reading, read
-from supervisor.values import parse_size, show_size
+from supervisor.policy.sizes import human
+from supervisor.values import parse_size
 
 IMAGES = 100
 """Some ten seconds of work on two cores: enough for a leak to show, well under a minute on slower ones."""
@@ -135,11 +136,11 @@ class _Demo:
         names = sorted(os.listdir(self._gallery))
         size = sum(os.path.getsize(os.path.join(self._gallery, name)) for name in names)
         say(
-            f"A gallery of {len(names)} files, {show_size(size)}: photos, a giant of {GIANT_MEGAPIXELS} megapixels, "
+            f"A gallery of {len(names)} files, {human(size)}: photos, a giant of {GIANT_MEGAPIXELS} megapixels, "
             "broken files, files that are no images.\n"
             f"Two thumbnails of each, by {self._reading.values['workers']} workers in a budget of "
-            f"{show_size(self._reading.values['memory'])}. Arranged on purpose: each image leaks "
-            f"{show_size(self._leak_bytes)},\n{CRASHING} crashes its worker, and one worker is killed from outside.\n"
+            f"{human(self._reading.values['memory'])}. Arranged on purpose: each image leaks "
+            f"{human(self._leak_bytes)},\n{CRASHING} crashes its worker, and one worker is killed from outside.\n"
         )
         return names
 

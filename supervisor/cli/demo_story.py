@@ -13,7 +13,8 @@ import msgspec
 
 from protocol.messages import BatchProgress, Decision, WorkerStatus
 from supervisor.cli.tell import describe_counts, failure_text, settled_of, summary_row
-from supervisor.values import show_duration, show_size
+from supervisor.policy.sizes import human
+from supervisor.values import show_duration
 
 BAD = {"corrupt.png": "corrupt", "empty.jpg": "corrupt", "text.jpg": "unsupported"}
 """Files of the demo's gallery that are no whole images, and the kind of error each has to end with."""
@@ -203,11 +204,9 @@ def _killed(seen: Seen) -> Promise:
 
 def _memory(seen: Seen) -> Promise:
     summary, giant = seen.progress.summary, seen.result(GIANT)
-    text = (
-        f"Memory stays within the budget: at most {show_size(summary.peak_bytes)} of {show_size(summary.budget_bytes)}."
-    )
+    text = f"Memory stays within the budget: at most {human(summary.peak_bytes)} of {human(summary.budget_bytes)}."
     kept = 0 < summary.peak_bytes <= summary.budget_bytes and giant.get("state") == "done" and not summary.oom_kills
-    details = [f"{GIANT}: {giant.get('state', 'no verdict')}, took at most {show_size(giant.get('peak_bytes') or 0)}"]
+    details = [f"{GIANT}: {giant.get('state', 'no verdict')}, took at most {human(giant.get('peak_bytes') or 0)}"]
     return Promise("memory", kept, text, details)
 
 

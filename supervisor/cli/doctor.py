@@ -21,7 +21,7 @@ from protocol.errors import GalleryError
 from supervisor.cli.options import Verb, flags_of
 from supervisor.cli.output import print_json, table
 from supervisor.config import SETTINGS, Reading, read, socket_directory
-from supervisor.values import show_size
+from supervisor.policy.sizes import human
 
 Verdict = Literal["ok", "warn", "fail"]
 
@@ -128,10 +128,10 @@ def _state(reading: Reading) -> Iterator[Finding]:
     elif not os.access(present, os.W_OK | os.X_OK):
         yield Finding("fail", "state directory", f"{present} cannot be written to; use --state or change its rights")
     elif free < FREE_BYTES:
-        yield Finding("warn", "state directory", f"{directory}: only {show_size(free)} are free on its disk")
+        yield Finding("warn", "state directory", f"{directory}: only {human(free)} are free on its disk")
     else:
         used = f", in use by the supervisor with pid {holder}" if holder is not None else ""
-        yield Finding("ok", "state directory", f"{directory}, {show_size(free)} free{used}")
+        yield Finding("ok", "state directory", f"{directory}, {human(free)} free{used}")
     sockets = reading.values["socket"] or socket_directory(directory)
     if reading.values["socket"] is None and not sockets.startswith(directory):
         text = f"{sockets}, because the state directory's path is too long for a Unix socket"

@@ -12,7 +12,7 @@ from supervisor.cli.find import ask, connect, connect_or_read
 from supervisor.cli.options import Verb
 from supervisor.cli.output import path_fields, print_json, say, shown, table, when
 from supervisor.cli.why import image_token
-from supervisor.values import show_size
+from supervisor.policy.sizes import human
 
 _EXAMPLES = """  supervisor quarantine list
   supervisor quarantine show photos/bad.tif
@@ -51,7 +51,7 @@ def _list(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json([_row(entry) for entry in entries])
     elif entries:
-        rows = [(when(e.at), e.kind, show_size(e.size_bytes), e.recipe, shown(e.path)) for e in entries]
+        rows = [(when(e.at), e.kind, human(e.size_bytes), e.recipe, shown(e.path)) for e in entries]
         print(table(("SINCE", "KIND", "SIZE", "RECIPE", "IMAGE"), rows, right="SIZE"))
     else:
         say("quarantine is empty")
@@ -69,7 +69,7 @@ def _show(arguments: argparse.Namespace) -> int:
         return 0
     for entry in entries:
         print(f"{shown(entry.path)}\n  {entry.kind}: {entry.message}\n  since {when(entry.at)}, recipe {entry.recipe}")
-        print(f"  file of {show_size(entry.size_bytes)}, changed {when(entry.mtime_ns / 1e9)}")
+        print(f"  file of {human(entry.size_bytes)}, changed {when(entry.mtime_ns / 1e9)}")
         for key, value in entry.evidence.items():
             print(f"  {key.replace('_', ' ')}: {value}")
     return 0

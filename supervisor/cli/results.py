@@ -11,7 +11,8 @@ from supervisor.cli.find import connect_or_read, iter_results
 from supervisor.cli.options import Verb
 from supervisor.cli.output import say
 from supervisor.cli.tell import failure_text, result_path
-from supervisor.values import show_duration, show_size
+from supervisor.policy.sizes import human
+from supervisor.values import show_duration
 
 SETTLED: tuple[ItemState, ...] = ("done", "cached", "failed", "quarantined", "cancelled")
 _EXAMPLES = """  supervisor results b1 --failed
@@ -53,7 +54,7 @@ def _line(result: dict[str, Any]) -> str:
     if isinstance(seconds, int | float):
         facts.append(show_duration(seconds))
     if isinstance(peak, int) and peak:
-        facts.append(show_size(peak))
+        facts.append(human(peak))
     return f"{state:<11} {path}" + (f" ({', '.join(facts)})" if facts else "")
 
 

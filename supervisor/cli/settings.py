@@ -9,8 +9,9 @@ from supervisor.cli.find import endpoint_of
 from supervisor.cli.options import Verb, flags_of
 from supervisor.cli.output import print_json, say, table
 from supervisor.config import SETTINGS, Reading, default_file, read, socket_directory
+from supervisor.policy.sizes import human
 from supervisor.recipes import BUILT_IN, DESCRIPTIONS, HIDDEN, all_recipes
-from supervisor.values import show_duration, show_size
+from supervisor.values import show_duration
 
 _ALL = frozenset(setting.name for setting in SETTINGS)
 
@@ -63,7 +64,7 @@ def _text(kind: str, value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if kind == "size" and isinstance(value, int | float):
-        return show_size(value)
+        return human(value)
     if kind == "duration" and isinstance(value, int | float):
         return show_duration(value)
     return str(value)

@@ -9,7 +9,8 @@ from supervisor import __version__
 from supervisor.cli.options import Verb, flags_of
 from supervisor.cli.output import path_fields, print_json, say
 from supervisor.config import SETTINGS, Config, Reading, StartSummary, read
-from supervisor.values import show_duration, show_size
+from supervisor.policy.sizes import human
+from supervisor.values import show_duration
 
 START_SETTINGS = frozenset(setting.name for setting in SETTINGS) - {"recipe"}
 _EXAMPLES = """  supervisor start --workers 4 --memory 2G
@@ -49,7 +50,7 @@ def describe(config: Config, reading: Reading, summary: StartSummary) -> list[st
     chosen = "" if reading.sources["workers"] == "default" else f" ({reading.sources['workers']})"
     lines = [
         f"supervisor {__version__}, pid {summary.pid}",
-        f"  budget   {show_size(summary.budget_bytes)} ({summary.budget_source})",
+        f"  budget   {human(summary.budget_bytes)} ({summary.budget_source})",
         f"  workers  {config.workers}{chosen or ' (the cores this process may use)'}, nice {config.nice}"
         + (", idle I/O" if config.idle_io else ""),
         f"  clients  {config.frontend_endpoint}",
@@ -66,7 +67,7 @@ def _limits(config: Config) -> str:
     limits = config.limits
     return (
         f"{show_duration(config.item_timeout_seconds)} an image, {limits.pixels_whole / 1e6:,.0f} megapixels "
-        f"({limits.pixels_streamed / 1e6:,.0f} where they stream), files of {show_size(limits.file_bytes)}, "
+        f"({limits.pixels_streamed / 1e6:,.0f} where they stream), files of {human(limits.file_bytes)}, "
         f"{config.queue_max_items:,} images in the queue"
     )
 

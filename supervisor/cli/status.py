@@ -10,7 +10,8 @@ from protocol.messages import Status, WorkerStatus
 from supervisor.cli.find import connect
 from supervisor.cli.options import Verb
 from supervisor.cli.output import path_fields, print_json, say, shown, table, when
-from supervisor.values import show_duration, show_size
+from supervisor.policy.sizes import human
+from supervisor.values import show_duration
 
 HEALTH_SECONDS = 5.0
 """A supervisor that takes longer to answer is not ready: a turn of its loop takes milliseconds."""
@@ -39,7 +40,7 @@ def _status(arguments: argparse.Namespace) -> int:
     state = "draining" if status.draining else f"paused ({status.paused})" if status.paused else "serving"
     print(
         f"supervisor {status.version}, pid {status.pid}, up {show_duration(status.uptime_seconds)}, {state}\n"
-        f"memory   {show_size(status.used_bytes)} of {show_size(status.budget_bytes)} "
+        f"memory   {human(status.used_bytes)} of {human(status.budget_bytes)} "
         f"({status.pressure:.0%}, level {status.level})\n"
         f"queue    {status.queue.pending:,} pending, {status.queue.leased:,} leased"
     )
@@ -65,8 +66,8 @@ def _status(arguments: argparse.Namespace) -> int:
 
 def _worker(worker: WorkerStatus) -> tuple[Any, ...]:
     return (
-        worker.slot, worker.pid or "-", worker.state, show_size(worker.rss_bytes), show_size(worker.soft_bytes),
-        show_size(worker.hard_bytes), worker.batch_size, f"{worker.items_done:,}",
+        worker.slot, worker.pid or "-", worker.state, human(worker.rss_bytes), human(worker.soft_bytes),
+        human(worker.hard_bytes), worker.batch_size, f"{worker.items_done:,}",
         shown(worker.current) if worker.current else "",
     )  # fmt: skip
 

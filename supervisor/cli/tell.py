@@ -10,7 +10,8 @@ from protocol.messages import BatchProgress, BatchRow, Counts
 from protocol.paths import from_token
 from supervisor.cli.find import Answerer, iter_results
 from supervisor.cli.output import path_fields, say, shown
-from supervisor.values import show_duration, show_size
+from supervisor.policy.sizes import human
+from supervisor.values import show_duration
 
 FAILURES_TOLD = 5
 FAILURES_COUNTED = 10_000
@@ -40,7 +41,7 @@ class Bar:
         self._bar.total = max(progress.items, settled + counts.pending + counts.leased)
         self._bar.n = settled
         facts = [f"failed {counts.failed + counts.quarantined}"] if counts.failed + counts.quarantined else []
-        facts.append(f"memory {show_size(progress.used_bytes)} of {show_size(progress.summary.budget_bytes)}")
+        facts.append(f"memory {human(progress.used_bytes)} of {human(progress.summary.budget_bytes)}")
         if progress.batch_sizes:
             facts.append(f"batch size {_span(progress.batch_sizes)}")
         if progress.paused:
@@ -130,7 +131,7 @@ def say_summary(answerer: Answerer, progress: BatchProgress, *, resumed: bool = 
     if summary.seconds:
         say(
             f"{show_duration(summary.seconds)}, {summary.items_per_second:,.1f} images/s; memory at most "
-            f"{show_size(summary.peak_bytes)} of {show_size(summary.budget_bytes)}"
+            f"{human(summary.peak_bytes)} of {human(summary.budget_bytes)}"
         )
     events = [f"{n} recycled ({reason})" for reason, n in sorted(summary.recycles.items()) if n]
     for name in ("restarts", "kills", "oom_kills", "batch_shrinks"):

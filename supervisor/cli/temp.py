@@ -17,7 +17,7 @@ from supervisor.cli.find import ask, endpoint_of
 from supervisor.cli.options import Verb, flags_of
 from supervisor.cli.output import path_fields, print_json, say, shown, table
 from supervisor.config import SETTINGS, Reading, read
-from supervisor.values import show_size
+from supervisor.policy.sizes import human
 
 _SETTINGS = frozenset({"state", "socket", "temp"})
 _REAPER = frozenset(setting.name for setting in SETTINGS if setting.section == "reaper")
@@ -107,15 +107,15 @@ def _tell_usage(arguments: argparse.Namespace, usage: TempUsage) -> None:
         print_json(_row(usage))
         return
     print(
-        f"temp directory {shown(usage.root)}: {show_size(usage.bytes)} in {usage.files:,} files, of which "
-        f"{show_size(usage.open_deleted_bytes)} are deleted and still open; {len(usage.leases)} workers; "
-        f"{show_size(usage.reaped_bytes_total)} reaped so far"
+        f"temp directory {shown(usage.root)}: {human(usage.bytes)} in {usage.files:,} files, of which "
+        f"{human(usage.open_deleted_bytes)} are deleted and still open; {len(usage.leases)} workers; "
+        f"{human(usage.reaped_bytes_total)} reaped so far"
     )
     if usage.by_source:
         rows = sorted(usage.by_source.items(), key=lambda pair: -pair[1])
-        print(table(("SOURCE", "SIZE"), [(source, show_size(size)) for source, size in rows], right="SIZE"))
+        print(table(("SOURCE", "SIZE"), [(source, human(size)) for source, size in rows], right="SIZE"))
     if usage.leases:
-        rows_of = [(e.slot, e.pid, f"{e.files:,}", show_size(e.bytes), shown(e.directory)) for e in usage.leases]
+        rows_of = [(e.slot, e.pid, f"{e.files:,}", human(e.bytes), shown(e.directory)) for e in usage.leases]
         print(table(("SLOT", "PID", "FILES", "SIZE", "DIRECTORY"), rows_of, right="SLOT PID FILES SIZE"))
 
 
@@ -133,12 +133,12 @@ def _tell_report(arguments: argparse.Namespace, report: TempReport) -> None:
         )
         return
     for item in report.reaped:
-        size = f"{item.files:,} files, {show_size(item.bytes)}"
+        size = f"{item.files:,} files, {human(item.bytes)}"
         print(f"{os.path.basename(shown(item.path))}: {item.reason}; {size}")
     for complaint in report.complaints:
         say(complaint)
     would = "would be" if report.dry_run else "were"
-    say(f"{len(report.reaped)} stale names {would} deleted: {report.files:,} files, {show_size(report.bytes)}")
+    say(f"{len(report.reaped)} stale names {would} deleted: {report.files:,} files, {human(report.bytes)}")
 
 
 VERBS = {"temp": Verb(_configure, _run, _SETTINGS, examples=_EXAMPLES)}

@@ -7,8 +7,9 @@ import pytest
 from protocol.errors import UsageError
 from protocol.sockets import MAX_IPC_PATH_BYTES
 from supervisor.config import SETTINGS, read, socket_directory
+from supervisor.policy.sizes import human
 from supervisor.recipes import BUILT_IN
-from supervisor.values import parse, parse_duration, parse_size, show_duration, show_size
+from supervisor.values import parse, parse_duration, parse_size, show_duration
 
 
 @pytest.fixture
@@ -201,12 +202,13 @@ def test_no_durations(text: object) -> None:
 
 
 def test_values_for_people() -> None:
-    assert [show_size(n) for n in (0, 999, 61_400_000, 999_999, 24_000_000_000)] == [
-        "0 B",
-        "999 B",
-        "61.4 MB",
-        "1.0 MB",
-        "24.0 GB",
+    assert [human(n) for n in (0, 999, 61_400_000, 999_999, 512 * 1024**2, 24_000_000_000)] == [
+        "0 bytes",
+        "999 bytes",
+        "59 MB",
+        "977 KB",
+        "512 MB",
+        "22 GB",
     ]
     assert [show_duration(s) for s in (0.35, 12.34, 245, 7800, 200_000)] == [
         "350 ms",
