@@ -34,12 +34,13 @@ class Adaptive:
         self._sketch = FrequencySketch(self._expected)
         self._climber = HillClimber(PERIODS_OF * min(self._expected, PERIOD_ENTRIES_MAX))
         self._window: OrderedDict[Key, list[float]] = OrderedDict()  # key -> [bytes, seconds, hits]
-        self._entries = 0
+        self.entries = 0
+        """How many it was told of; the store's own count is the truth."""
 
     def admit(self, entry: Entry, now: float) -> bool:
         """Everyone gets a chance: the window is for finding out."""
         self._window[entry.key] = [entry.size_bytes, entry.cost_seconds, 0]
-        self._entries += 1
+        self.entries += 1
         while len(self._window) > self._window_limit():
             self._window.popitem(last=False)  # there was room: it stays untested
         return True
@@ -58,7 +59,7 @@ class Adaptive:
 
     def forget(self, key: Key) -> None:
         """One fewer."""
-        self._entries = max(0, self._entries - 1)
+        self.entries = max(0, self.entries - 1)
         self._window.pop(key, None)
 
     def victims(self, sample: Sequence[Entry], bytes_needed: int, entries_needed: int, now: float) -> list[Key]:
@@ -94,6 +95,10 @@ class Adaptive:
         """Takes the counts, where they are of the same size."""
         self._sketch.load(state)
 
+    def window_keys(self) -> set[Key]:
+        """Returns who is in the window."""
+        return set(self._window)
+
     def weigh(self, count: int, size_bytes: float, cost_seconds: float) -> float:
         """Returns what an entry is worth that was asked for `count` times lately."""
         return count
@@ -114,7 +119,7 @@ class Adaptive:
         return key, int(size_bytes), self.weigh(count, size_bytes, cost_seconds)
 
     def _window_limit(self) -> int:
-        return max(1, min(WINDOW_MAX, int(self._entries * self._climber.share)))
+        return max(1, min(WINDOW_MAX, int(self.entries * self._climber.share)))
 
 
 PERIODS_OF = 10
