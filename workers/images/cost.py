@@ -15,9 +15,12 @@ Engine = Literal["pillow", "vips"]
 
 SMALL_PIXELS: Final = 400_000
 """Below it Pillow is faster (libvips takes some 2 ms to build its pipeline); measured equal at 0.3 to 0.5 MP."""
-SHRINK_LEFT: Final = 1.75
+DRAFTED_PIXELS: Final = 4_000_000
+"""What is left of a JPEG that shrinks while it is decoded: up to here Pillow is a tenth to a fifth faster, as it need
+not start a pipeline; above it would hold more than 16 MB for it."""
+SHRINK_LEFT: Final = 2.0
 """How much is left to the resize after a JPEG decoder shrank. Measured against a full decode resized by Lanczos: the
-decoder's own shrinking costs 8 dB when nothing is left, 2 dB at 1.5; from 1.75 on it is above Pillow's thumbnail."""
+decoder's own shrinking costs 8 dB when nothing is left, 2 dB at 1.5; Pillow's thumbnail leaves 2 as well."""
 WEBP_STREAM_PIXELS: Final = 2_000_000
 """Above it libvips: it lets the WebP decoder scale, Pillow holds the image four times at full size (measured 16
 bytes a pixel). Below it Pillow is a third faster."""
@@ -57,7 +60,10 @@ def choose(header: Header, target: tuple[int, int]) -> Engine:
         return "vips"  # Pillow loses bits or colours, and does not tell when a TIFF strip is damaged
     if header.format is formats.WEBP:
         return "vips" if header.pixels > WEBP_STREAM_PIXELS else "pillow"
-    return "vips" if header.pixels // draft_scale(header, target) ** 2 > SMALL_PIXELS else "pillow"
+    scale = draft_scale(header, target)
+    if scale > 1:
+        return "vips" if header.pixels // scale**2 > DRAFTED_PIXELS else "pillow"
+    return "vips" if header.pixels > SMALL_PIXELS else "pillow"
 
 
 def decode_bytes(header: Header, target: tuple[int, int], engine: Engine) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 from PIL import Image, ImageFile
 
 from workers.errors import CannotDecode
+from workers.images import with_vips
 from workers.images.cost import draft_scale
 from workers.images.header import REFUSALS, Header, reason
 from workers.images.metadata import Metadata
@@ -22,6 +23,10 @@ _UPRIGHT = {
 }
 _IIM_RESOURCE, _TIFF_XMP, _TIFF_IPTC = 0x0404, 700, 33723
 _SMALL_PIXELS = 2_000_000
+_LEFT_BY_BOX = 2.0
+"""What a box leaves to Lanczos, as Pillow's `thumbnail` does; 3 is no nearer and slower."""
+_VIPS_PIXELS = 60_000
+"""Measured equal at some 200 x 150 pixels."""
 _PLAIN = ("L", "RGB", "RGBA")
 
 
@@ -30,8 +35,8 @@ def decode(image: Image.Image, header: Header, target: tuple[int, int], *, lenie
 
     `lenient` takes what there is of a file that ends too early. Raises CannotDecode with Pillow's reason.
     """
+    scale = draft_scale(header, target)
     try:
-        scale = draft_scale(header, target)
         if scale > 1:
             image.draft(None, (header.width // scale, header.height // scale))
         ImageFile.LOAD_TRUNCATED_IMAGES = lenient
@@ -42,17 +47,30 @@ def decode(image: Image.Image, header: Header, target: tuple[int, int], *, lenie
         ImageFile.LOAD_TRUNCATED_IMAGES = False
     profile = image.info.get("icc_profile") if header.icc == "other" else None
     plain = image if image.mode in _PLAIN and profile is None else _plain(image, profile)
-    return shrink(plain, target)
+    halved = scale if image.width < header.width else 1  # a decoder may leave a draft alone
+    return shrink(plain, target, (header.width / halved, header.height / halved))
 
 
-def shrink(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Returns the image at `size`: Lanczos, a box before it where there is much to shrink.
+def shrink(image: Image.Image, size: tuple[int, int], extent: tuple[float, float] | None = None) -> Image.Image:
+    """Returns the image at `size` by Lanczos, a box before it where more than four times is to be shrunk.
 
-    Measured on camera photos against Lanczos alone: 6 dB nearer than the bicubic of Pillow's `thumbnail`.
+    `extent`: how many of the image's own pixels `size` stands for, where that is not all: the half of 1,181 rows is
+    590.5, and an image stretched by the other half is 3 dB worse.
+
+    Measured on camera photos against Lanczos alone: 53 dB, where the bicubic of Pillow's `thumbnail` has 45; by
+    libvips, whose vector code takes a fifth to a third of Pillow's time. Small pictures do not earn its start, and
+    transparent ones would have to be multiplied with their opacity first: Pillow does that by itself.
     """
     if image.size == size:
         return image
-    return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
+    wide, high = extent or image.size
+    factor = int(min(wide / size[0], high / size[1]) / _LEFT_BY_BOX)
+    if factor > 1:
+        image = image.reduce(factor)
+        wide, high = wide / factor, high / factor
+    if image.mode in ("L", "RGB") and image.width * image.height > _VIPS_PIXELS:
+        return with_vips.resized(image, size, (wide, high))
+    return image.resize(size, Image.Resampling.LANCZOS, box=(0, 0, min(wide, image.width), min(high, image.height)))
 
 
 def decode_small(content: bytes) -> Image.Image | None:

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import msgspec
 from PIL import Image
 
+from workers import moving
 from workers.errors import Verdict
-from workers.images import moving
 from workers.images.crop import Crop, cropped
 from workers.images.encode import (
     BASE_BYTES,

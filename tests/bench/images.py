@@ -1,0 +1,153 @@
+"""Thumbnails by class of image: ours against Pillow and libvips called bare, in the same minutes, of the same files.
+
+The ladder compares one decode for many results with what a task queue does: a task for each result. Quality is the
+distance (PSNR) from the whole image resized by Lanczos, ours against that of Pillow's own `thumbnail`.
+"""
+
+import math
+import os
+import shutil
+import statistics
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+
+from PIL import Image, ImageChops, ImageStat
+
+from tests.bench import engines, ladder, pictures
+from tests.bench.rows import Row, against, missing, row
+from tests.bench.terms import Terms
+from workers import specimens
+from workers.images import heif
+
+SIDE = 256
+SMALL_RATIO_AIM = 1.5
+_MEGABYTE = 1e6
+
+
+def run(terms: Terms) -> Iterator[Row]:
+    """A row for each class and peer, then the ladder, then quality."""
+    place = tempfile.mkdtemp(prefix="bench-images-")
+    try:
+        for name, make in CLASSES.items():
+            yield from _compare(terms, name, make(os.path.join(place, name.replace(" ", "-")), terms))
+        if terms.gallery is not None:
+            found = [os.path.join(terms.gallery, each) for each in pictures.found(terms.gallery)]
+            yield from _compare(terms, f"gallery {os.path.basename(os.path.abspath(terms.gallery))}", found)
+        photos = CLASSES["camera JPEG"](os.path.join(place, "camera-JPEG"), terms)
+        yield from ladder.compare(terms, photos)
+        yield quality(photos)
+        for name, (program, _) in engines.PROGRAMS.items():
+            if shutil.which(program) is None:
+                yield missing("thumbnails by class", name, "images/s")
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+Class = Callable[[str, Terms], list[str]]
+
+
+def _made(kind: str, sizes: Sequence[tuple[int, int]], count: int, **options: object) -> Class:
+    """A class of `count` photos in Pillow's format `kind`; made once, the same content under several names."""
+
+    def make(directory: str, terms: Terms) -> list[str]:
+        os.makedirs(directory, exist_ok=True)
+        paths: list[str] = []
+        for number in range(max(2, terms.count(count))):
+            path = os.path.join(directory, f"p{number:03d}.{kind.lower()}")
+            if number < len(sizes) and not os.path.exists(path):
+                picture = specimens.photo(*sizes[number], seed=number)
+                with open(path, "wb") as file:
+                    file.write(specimens.encoded(picture, kind, **options))
+            elif number >= len(sizes) and not os.path.exists(path):
+                shutil.copyfile(paths[number % len(sizes)], path)
+            paths.append(path)
+        return paths
+
+    return make
+
+
+_CAMERAS = ((2592, 1944), (4000, 3000), (5184, 3456))
+CLASSES: dict[str, Class] = {
+    "small JPEG": _made("JPEG", ((640, 480), (480, 360), (400, 300)), 90, quality=85),
+    "camera JPEG": _made("JPEG", _CAMERAS, 6, quality=88),
+    "progressive JPEG": _made("JPEG", _CAMERAS, 6, quality=88, progressive=True),
+    "PNG": _made("PNG", ((800, 600), (2000, 1500), (3000, 2000)), 6, compress_level=1),
+    "TIFF": _made("TIFF", ((800, 600), (2000, 1500), (4000, 3000)), 6, compression="tiff_lzw"),
+    "WebP": _made("WEBP", ((800, 600), (1600, 1200), (3000, 2000)), 6, quality=80, method=1),
+    "AVIF": _made("AVIF", ((800, 600), (1600, 1200), (3000, 2000)), 6, quality=70, speed=10),
+}
+"""HEIC is compared on a gallery that has some: its encoder is not among what this project needs."""
+
+
+def _compare(terms: Terms, name: str, paths: list[str]) -> Iterator[Row]:
+    peers: dict[str, engines.Maker] = {
+        "Pillow": engines.pillow_heif if heif.register() else engines.pillow,
+        "libvips": engines.vips,
+    }
+    peers |= {peer: make for peer, (program, make) in engines.PROGRAMS.items() if shutil.which(program)}
+    found: dict[str, list[engines.Run]] = {peer: [] for peer in ("ours", *peers)}
+    failed: dict[str, str] = {}
+    for _ in range(terms.runs):
+        for peer, make in {"ours": engines.ours, **peers}.items():
+            try:
+                found[peer].append(engines.measured(make, paths, SIDE))
+            except RuntimeError as error:
+                if peer == "ours":
+                    raise
+                failed[peer] = str(error)
+    speeds = {peer: [len(paths) / run.seconds for run in runs] for peer, runs in found.items() if peer not in failed}
+    bare = {peer: speeds[peer] for peer in ("Pillow", "libvips") if peer in speeds}
+    fastest = max(bare, key=lambda peer: statistics.median(bare[peer])) if bare else None
+    told = "; ".join(_told(peer, runs) for peer, runs in found.items() if peer not in failed)
+    told += "".join(f"; {peer} fails ({why[:80]})" for peer, why in failed.items())
+    if fastest is None:
+        yield row(f"{name} to {SIDE}", speeds["ours"], "images/s", beside=told)
+        return
+    aim = f"; aim {SMALL_RATIO_AIM} x Pillow" if name == "small JPEG" else ""
+    yield against(
+        f"{name} to {SIDE}", speeds["ours"], f"{fastest} bare", speeds[fastest], "images/s",
+        ratio_at_least=1.0, beside=told + aim,
+    )  # fmt: skip
+
+
+def _told(peer: str, runs: Sequence[engines.Run]) -> str:
+    peak = statistics.median(run.peak_bytes for run in runs) / _MEGABYTE
+    seconds = statistics.median(run.seconds for run in runs)
+    return f"{peer} {seconds:.3g} s, peak {peak:.0f} MB, {runs[0].out_bytes / 1000:,.0f} KB out"
+
+
+def quality(paths: Sequence[str], sides: Sequence[int] = (256, 1024)) -> Row:
+    """Returns the row of the distance from a whole image resized by Lanczos, in dB, ours against Pillow's."""
+    mine, theirs = [], []
+    for path in sorted(set(paths))[:3]:
+        with Image.open(path) as image:
+            whole = image.convert("RGB")
+        for side in sides:
+            reference, our, their = thumbnails(path, whole, side)
+            mine.append(decibels(reference, our))
+            theirs.append(decibels(reference, their))
+    return against(
+        "quality against Lanczos", mine, "Pillow's thumbnail", theirs, "dB", ratio_at_least=1.0,
+        beside="PSNR of the pixels before they are encoded; a pair is one image at one size",
+    )  # fmt: skip
+
+
+def thumbnails(path: str, whole: Image.Image, side: int) -> tuple[Image.Image, Image.Image, Image.Image]:
+    """Returns the reference, ours and Pillow's of one size."""
+    from protocol.launch import ImageLimits
+    from workers.source import Source
+
+    with Image.open(path) as image:
+        image.thumbnail((side, side))
+        their = image.convert("RGB")
+    with Source(os.fsencode(path), path, ImageLimits(), lambda warning: None, strict=True) as source:
+        source.decoded(side)
+        our = source.picture(*their.size).convert("RGB")
+    return whole.resize(their.size, Image.Resampling.LANCZOS), our, their
+
+
+def decibels(one: Image.Image, other: Image.Image) -> float:
+    """Returns the peak signal-to-noise ratio of two pictures; 99 where they are the same."""
+    found = ImageStat.Stat(ImageChops.difference(one, other))
+    error = sum(found.sum2) / sum(found.count)
+    return 10 * math.log10(255 * 255 / error) if error else 99.0
