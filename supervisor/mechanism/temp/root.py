@@ -13,6 +13,12 @@ _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 FIRST_PERSON_UID = 1000
 """login.defs(5), UID_MIN: homes below it belong to services, and may be /tmp or /."""
 
+SYSTEM = frozenset(
+    ("/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib64", "/media", "/mnt", "/opt", "/proc", "/run", "/sbin",
+     "/srv", "/sys", "/usr", "/var")
+)  # fmt: skip
+"""Where root, who owns them all, surely means a directory below."""
+
 
 class TempRoot:
     """An opened temp root. `token` is the state directory's; `run` marks this life of its supervisor."""
@@ -66,6 +72,8 @@ def checked_root(path: str, *, make: bool) -> str:
     real = os.path.realpath(path)
     if real == "/":
         raise _unusable(path, "it is the root of the file system")
+    if real.rstrip("/") in SYSTEM or real.startswith(("/proc/", "/sys/")):
+        raise _unusable(path, "it is a directory of the system")
     for home in _homes():
         if home == real or home.startswith(f"{real}/"):
             raise _unusable(path, f"it is the home directory {home}" if home == real else f"it holds the home {home}")
