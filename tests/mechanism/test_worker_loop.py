@@ -89,7 +89,7 @@ def test_leases_that_wait_are_worked_off_in_order(pool: RealPool, worker: Worker
 
 
 def test_slow_items_are_reported_before_the_lease_ends(pool: RealPool, worker: WorkerProcess) -> None:
-    lease = pool.grant(worker, nap(0.05), names(3))
+    lease = pool.grant(worker, nap(0.15), names(3))
     reports = pool.reports(lease)
     assert [[item.id for item in report.items] for report in reports] == [[1], [2], [3]]
 
