@@ -13,6 +13,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 
@@ -26,6 +27,7 @@ ATTRIBUTE_LIMIT = 3000
 ABOUT_ENDING = ".about"
 _NO_ATTRIBUTES = (errno.ENOTSUP, errno.ENOSPC, errno.E2BIG, errno.ERANGE, errno.EPERM)
 _NO_NAMELESS = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT)
+_NO_BLOB = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)
 _STEP_DIGITS = 16
 _CHUNK = 1 << 20
 
@@ -107,8 +109,14 @@ class Blobs:
             return None
 
     def open(self, name: str, size_bytes: int) -> int:
-        """Returns a descriptor of the blob. Raises FileNotFoundError, ValueError when it is of another size or kind."""
-        descriptor = os.open(self.path(name), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        """Returns a descriptor of the blob. Raises ValueError when it is gone or of another size or kind, OSError
+        where the disk refuses."""
+        try:
+            descriptor = os.open(self.path(name), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno in _NO_BLOB:
+                raise ValueError(f"the blob {name} cannot be opened: {error.strerror}") from error
+            raise
         found = os.fstat(descriptor)
         if found.st_size != size_bytes or not stat.S_ISREG(found.st_mode):
             os.close(descriptor)
@@ -210,8 +218,12 @@ def _check(descriptor: int, size_bytes: int) -> bytes:
 
 
 def _forget(path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
+    try:
         os.unlink(path)
+    except FileNotFoundError:
+        pass
+    except IsADirectoryError:  # nobody but us has a right to be here: it is in the way of a blob
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _subdirectories(directory: str) -> list[str]:

@@ -85,17 +85,16 @@ class Store:
 
     def _open(self) -> None:
         path = os.path.join(self.directory, schema.INDEX_FILE)
-        fresh = not os.path.exists(path)
         try:
             connection = schema.open_index(path)
         except schema.Damaged as damaged:
             aside = schema.set_aside(path, self.clock())
             self.complain(f"the cache's index was damaged ({damaged}): set aside as {aside}, made anew from the blobs")
             connection = schema.open_index(path)
-            fresh = True
         try:
             self.index = Index(connection, self.random)
-            if fresh:
+            if self.index.fact("made") is None:  # new, whatever became of the one before
+                self.index.keep("made", int(self.clock()))
                 self.index.keep("rebuild", "from blobs")
             self._load_policy()
             self.index.commit()
@@ -176,7 +175,7 @@ class Store:
         name = self.blobs.name(content, self.index.steps[number].key, at)
         try:
             descriptor = self.blobs.open(name, output.size_bytes)
-        except (FileNotFoundError, ValueError):
+        except ValueError:
             self.drop_damaged(content, number)
             return None
         try:

@@ -131,9 +131,9 @@ class Bed:
         fields: dict[str, Any] = {"batch": "b", "out": self.out_token, "steps": tuple(steps), "items": items}
         return LookUpItems(**fields | changes)
 
-    def find(self, *names: str, steps: Sequence[CacheStep] = (THUMBS,), **changes: Any) -> Answers:
+    def find(self, *names: str, steps: Sequence[CacheStep] = (THUMBS,), owned: bool = False, **changes: Any) -> Answers:
         """Looks items up."""
-        answers = self.finder.look_up(self.wanted(*names, steps=steps, **changes))
+        answers = self.finder.look_up(self.wanted(*names, steps=steps, owned=owned, **changes))
         self.store.commit()
         return answers
 

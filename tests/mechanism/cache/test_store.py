@@ -1,11 +1,13 @@
 """What is kept is found, delivered and let go, on real files."""
 
+import hashlib
 import os
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from protocol.paths import to_token
 from supervisor.mechanism.cache.upkeep import Sweep
 from supervisor.mechanism.cache.verify import clearing, run, trimming, verifying
 from supervisor.policy.cache.keys import step_of
@@ -76,8 +78,6 @@ def test_a_moved_or_copied_file_is_found_by_its_content_and_then_by_its_stat(tmp
     bed.image("elsewhere/b.jpg", content)
     answers = bed.find("elsewhere/b.jpg")
     assert [later.wanted.id for later in answers.hash_later] == [0]
-    import hashlib
-
     resolved = bed.finder.resolve(answers.hash_later[0], hashlib.sha256(content).digest())
     assert len(resolved.hits) == 1
     assert (bed.out / "elsewhere/b.jpg.1024.webp").read_bytes() == (bed.out / "a.jpg.1024.webp").read_bytes()
@@ -260,8 +260,6 @@ def test_two_steps_of_one_operation_and_names_that_are_not_utf8(tmp_path: Path) 
     path = bed.images / name
     path.write_bytes(b"x" * 300)
     other = step_of("probe", 1, {"deep": True})
-    from protocol.paths import to_token
-
     stem = to_token(os.fsencode(name))
     made = bed.made(name, SMALL, steps=(THUMBS, PROBE, other), stem=stem)
     assert bed.keep(made, steps=(THUMBS, PROBE, other)) == [True]
