@@ -103,3 +103,23 @@ def test_require_starts_or_says_what_lacks(bed: Bed) -> None:
         assert ended.code == 4 and "--sandbox best-effort" in ended.err
     else:
         assert ended.code == 0, ended.err
+
+
+def test_an_operation_of_another_distribution_runs_confined(bed: Bed) -> None:
+    """The README's example, installed beside us, named by a recipe, in a whole supervisor."""
+    packages = os.path.join(bed.directory, "packages")
+    info = os.path.join(packages, "old_photos-1.0.dist-info")
+    os.makedirs(info)
+    example = Path(__file__).with_name("example_operation.py").read_text()
+    Path(packages, "old_photos.py").write_text(example)
+    Path(info, "METADATA").write_text("Metadata-Version: 2.1\nName: old-photos\nVersion: 1.0\n")
+    Path(info, "entry_points.txt").write_text("[gallery_supervisor.operations]\nsepia = old_photos:SEPIA\n")
+    bed.environment["PYTHONPATH"] = os.pathsep.join([bed.environment["PYTHONPATH"], packages])
+    bed.write_config(old=[{"operation": "sepia", "size": 32}])
+    bed.fill(2)
+    ended = bed.run("run", bed.photos, "--out", bed.out, "--recipe", "old", "--json")
+    assert ended.code == 0 and ended.last["done"] == 2, ended.err
+    assert bed.outputs() == {"p00000.jpg.sepia.jpg", "p00001.jpg.sepia.jpg"}
+    bed.write_config(old=[{"operation": "sepia", "siez": 32}])
+    wrong = bed.run("run", bed.photos, "--out", bed.out, "--recipe", "old")
+    assert wrong.code != 0 and "its parameters are: size, quality" in wrong.err
