@@ -30,7 +30,7 @@ from supervisor.mechanism.hands import Hands, Letter
 from supervisor.mechanism.journal import Answered, Journal
 from supervisor.mechanism.log import Log
 from supervisor.mechanism.mailbox import Mailbox
-from supervisor.mechanism.memory import Budget, BudgetFinder
+from supervisor.mechanism.memory import Budget, BudgetFinder, share_arenas
 from supervisor.mechanism.processes import Processes, wait_for_orphans
 from supervisor.mechanism.remains import remove_partial
 from supervisor.mechanism.router import Router
@@ -57,6 +57,7 @@ def run(config: Config, announce: Announce) -> int:
     """Is a supervisor until it is asked to stop; returns the exit code. Raises a GalleryError whose sentence says what
     stands in the way when it cannot begin."""
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
+    share_arenas()
     with contextlib.ExitStack() as closing:
         hands, pool, summary = _open(config, closing)
         announce(summary)

@@ -17,6 +17,7 @@ from supervisor.mechanism.crew import Arrived, Crew
 from supervisor.mechanism.journal import Answered, Journal
 from supervisor.mechanism.log import Log
 from supervisor.mechanism.mailbox import Mailbox
+from supervisor.mechanism.memory import give_back
 from supervisor.mechanism.remains import remove_partial
 from supervisor.mechanism.router import Router
 from supervisor.mechanism.signals import Signals
@@ -150,6 +151,8 @@ class Hands:
                 self._bury(command)
             case c.AskTemp():
                 self._temp.ask(command.peer, command.request)
+            case c.GiveBackMemory():
+                self._chores.submit(give_back)
             case c.StopLoop():
                 self.stopped = command.exit_code
             case (

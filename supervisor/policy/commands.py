@@ -67,6 +67,10 @@ class TakeSample(Command, frozen=True, kw_only=True):
     """Look at all workers and at the whole, now. Answered by Sampled."""
 
 
+class GiveBackMemory(Command, frozen=True, kw_only=True):
+    """The supervisor's own freed memory goes back to the system: nothing is left to do."""
+
+
 # ---- clients -------------------------------------------------------------------------------------
 
 

@@ -15,7 +15,7 @@ from protocol.messages import Counts
 from supervisor.policy import care, deaths, intake, lending, reports, stopping
 from supervisor.policy import events as e
 from supervisor.policy.blame import UNCLEAN_STOPS_ALLOWED, Death
-from supervisor.policy.commands import ChargeItems, Command, Note, SweepRetention, TakeSample
+from supervisor.policy.commands import ChargeItems, Command, GiveBackMemory, Note, SweepRetention, TakeSample
 from supervisor.policy.items import Item
 from supervisor.policy.state import PoolSettings, PoolState
 
@@ -182,7 +182,9 @@ def _on_changed(state: PoolState, event: e.BatchChanged) -> list[Command]:
         return []
     state.queue.remove(batch.name)
     counts: Counts = batch.live_counts()
+    rest: list[Command] = [] if state.queue.batches else [GiveBackMemory()]
     return [
+        *rest,
         Note(
             kind="finished",
             batch=batch.name,

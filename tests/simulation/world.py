@@ -296,7 +296,7 @@ class World:
                 self.later(self.random.uniform(0.001, 0.02), lambda: self._start(command))
             case c.TerminateWorker() | c.KillWorker():
                 self._signal(command)
-            case c.BuryWorker():
+            case c.BuryWorker() | c.GiveBackMemory():
                 pass
             case c.Reply():
                 self._answer(command.peer, command.answer)

@@ -10,6 +10,7 @@ microseconds: what does each worker hold (`process`), and what does the whole ho
 * `machine`        free memory, swap and OOM kills of the machine
 * `pressure_stall` how long tasks waited for memory (PSI)
 * `budget`         what all our processes together may use
+* `giving_back`    the supervisor gives its own freed memory back
 * `cores`          how many workers can compute at once
 * `sources`        which of these are in use here, and which are missing
 
@@ -20,6 +21,7 @@ takes `root`, the directory that stands for "/", so that recorded trees of other
 from supervisor.mechanism.memory.budget import Budget, BudgetFinder, find_budget
 from supervisor.mechanism.memory.cgroup import Cgroup, CgroupLook, open_cgroup
 from supervisor.mechanism.memory.cores import usable_cores
+from supervisor.mechanism.memory.giving_back import give_back, share_arenas
 from supervisor.mechanism.memory.machine import Machine, MachineLook
 from supervisor.mechanism.memory.pressure_stall import PressureStall, Stall
 from supervisor.mechanism.memory.process import Details, MemorySample, ProcessMemory, open_process
@@ -39,7 +41,9 @@ __all__ = [
     "Stall",
     "describe",
     "find_budget",
+    "give_back",
     "open_cgroup",
     "open_process",
+    "share_arenas",
     "usable_cores",
 ]
