@@ -106,7 +106,8 @@ class WorkerProcess:
         While one of the group lives, its number is no other group's; a pid that lives again with another start is
         somebody else's, and so may be the group.
         """
-        if self._start_ticks is not None and start_ticks(self.pid) not in (None, self._start_ticks):
+        lives = start_ticks(self.pid)
+        if lives is not None and lives != self._start_ticks:
             return
         try:
             os.killpg(self.pid, signal.SIGKILL)

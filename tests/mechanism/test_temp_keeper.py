@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from protocol.messages import TempReap, TempStats
+from supervisor.mechanism.temp import TempRoot
 from supervisor.mechanism.temp import keeper as module
+from supervisor.mechanism.temp.directory import lock_alone
 from supervisor.policy.events import TempEased, TempFilled
 from supervisor.policy.temp import Room
 from tests.mechanism.real_pool import real_pool, wait_until
@@ -46,11 +48,11 @@ def test_the_next_death_does_not_wait_for_a_large_directory(bed: KeeperBed) -> N
     big = bed.worker(0, 1)
     for number in range(20_000):
         os.close(os.open(big / str(number), os.O_CREAT | os.O_WRONLY))
+    others = {number: bed.worker(1, number) for number in range(2, 7)}
     bed.keeper.bury(0, 1)
     until(lambda: not big.exists(), "the large directory renamed")
     slow = []
-    for number in range(2, 7):
-        directory = bed.worker(1, number)
+    for number, directory in others.items():
         bed.keeper.bury(1, number)
         slow.append(until(lambda d=directory: not d.exists(), "directory gone"))  # type: ignore[misc]
     assert any("trash" in name for name in bed.names()), "it was still being deleted"
@@ -140,7 +142,7 @@ def test_a_reap_is_answered_when_it_is_done(bed: KeeperBed) -> None:
 
 def test_a_full_disk_is_told_once_and_its_end_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     room = Room(free_bytes=100 * MB, size_bytes=10**12)
-    monkeypatch.setattr(module.TempRoot, "room", lambda self: room)
+    monkeypatch.setattr(TempRoot, "room", lambda self: room)
     bed = KeeperBed(tmp_path / "root", look_max_seconds=0.05)
     filled = bed.events.get(timeout=10)
     assert isinstance(filled, TempFilled) and filled.reason == "100 MB are free there, 256 MB wanted"
@@ -160,7 +162,7 @@ def test_closing_deletes_what_the_last_workers_left(tmp_path: Path) -> None:
 def test_a_fault_with_one_directory_leaves_the_others_their_turn(
     bed: KeeperBed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = module.lock_alone
+    real = lock_alone
 
     def fail(name: str, parent: int) -> int:
         if "-0.1-" in name:
@@ -241,9 +243,11 @@ def test_a_group_whose_number_was_given_again_is_left_alone() -> None:
     with real_pool(entry="tests.mechanism.odd_worker") as pool:
         worker = pool.start(endpoint="exit:0")
         wait_until(worker.gone, "worker dead")
+        tick = int(time.clock_gettime(time.CLOCK_BOOTTIME) * 100)
+        wait_until(lambda: time.clock_gettime(time.CLOCK_BOOTTIME) * 100 > tick + 2, "another tick of the clock")
         stranger = subprocess.Popen([sys.executable, "-Sc", "input()"], stdin=subprocess.PIPE, process_group=0)
         dead, worker.pid = worker.pid, stranger.pid
         worker.kill_group()
         worker.pid = dead
-        assert stranger.communicate(b"\n") == (None, None)
+        stranger.communicate(b"\n")
         assert stranger.returncode == 0

@@ -71,7 +71,9 @@ def step(connection: sqlite3.Connection, command: SweepRetention, now: float, lo
         return Step(_thin(connection, verdict.thin[0]), more=True)
     free = single(connection, "PRAGMA freelist_count")
     if free > FREE_PAGES_KEPT:
-        connection.execute(f"PRAGMA incremental_vacuum({min(PAGES_A_STEP, free - FREE_PAGES_KEPT)})").fetchall()
+        for _ in range(min(PAGES_A_STEP, free - FREE_PAGES_KEPT)):
+            # The module steps a statement without columns but once, which is one page.
+            connection.execute("PRAGMA incremental_vacuum(1)")
         return Step(more=free - PAGES_A_STEP > FREE_PAGES_KEPT, freed=True)
     return Step()
 
