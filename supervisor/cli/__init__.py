@@ -41,6 +41,7 @@ VERBS = {
     "events": ("why", "the last decisions; --follow for those to come"),
     "quarantine": ("quarantine", "images that killed their workers"),
     "temp": ("temp", "the workers' temp files: stats, reap"),
+    "contact-sheet": ("contact_sheet", "a picture of all thumbnails for each directory of outputs"),
     "recipes": ("settings", "list the recipes"),
     "config": ("settings", "show or check the settings"),
     "doctor": ("doctor", "check this machine and installation"),

@@ -1,6 +1,7 @@
-"""`python -m tests.bench [NAME ...] [--json] [--gallery DIR] [--quick]`: exit code 1 when a target is missed."""
+"""`python -m tests.bench [NAME ...] [DIR] [--json] [--quick]`: exit code 1 when a target is missed."""
 
 import argparse
+import os
 import signal
 import sys
 from types import FrameType
@@ -16,13 +17,19 @@ INTERRUPTED = 130
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs what is named, everything where nothing is; returns the exit code."""
-    given = _parser().parse_args(arguments)
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    names = [name for name in given.names if name in BENCHMARKS]
+    for folder in (name for name in given.names if name not in BENCHMARKS):
+        if not os.path.isdir(folder):
+            parser.error(f"{folder!r} is neither a benchmark ({', '.join(BENCHMARKS)}) nor a directory")
+        given.gallery = folder
     signal.signal(signal.SIGTERM, _interrupt)  # what was started is ended on the way out, as on Ctrl-C
     terms = Terms(runs=3 if given.quick else 5, quick=given.quick, gallery=given.gallery, scale=given.scale)
     here = machine()
     rows: list[Row] = []
     try:
-        for name in given.names or BENCHMARKS:
+        for name in names or BENCHMARKS:
             print(f"{name}: {BENCHMARKS[name].about} ...", file=sys.stderr, flush=True)
             for row in BENCHMARKS[name].run(terms):
                 rows.append(row)
@@ -44,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=f"benchmarks:\n{listing}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", choices=[*BENCHMARKS, []], help="which ones [all]")
+    parser.add_argument("names", nargs="*", metavar="NAME|DIR", help="which ones [all]; a directory is as --gallery")
     parser.add_argument("--json", action="store_true", help="one JSON object a row")
     parser.add_argument("--gallery", metavar="DIR", help="photos for the thumbnails [made by code]")
     parser.add_argument("--quick", action="store_true", help="3 runs instead of 5, and smaller ones")

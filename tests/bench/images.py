@@ -97,10 +97,10 @@ def _compare(terms: Terms, name: str, paths: list[str]) -> Iterator[Row]:
                 failed[peer] = str(error)
     speeds = {peer: [len(paths) / run.seconds for run in runs] for peer, runs in found.items() if peer not in failed}
     bare = {peer: speeds[peer] for peer in ("Pillow", "libvips") if peer in speeds}
-    fastest = max(bare, key=lambda peer: statistics.median(bare[peer])) if bare else None
+    fastest = max(bare, key=lambda peer: statistics.median(bare[peer]), default="")
     told = "; ".join(_told(peer, runs) for peer, runs in found.items() if peer not in failed)
     told += "".join(f"; {peer} fails ({why[:80]})" for peer, why in failed.items())
-    if fastest is None:
+    if not fastest:
         yield row(f"{name} to {SIDE}", speeds["ours"], "images/s", beside=told)
         return
     aim = f"; aim {SMALL_RATIO_AIM} x Pillow" if name == "small JPEG" else ""

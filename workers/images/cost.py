@@ -100,6 +100,8 @@ def _held_by_decoder(header: Header, engine: Engine, pixels: int) -> int:
         return header.pixels * 4
     if header.format is formats.ICO:
         return header.pixels * 8 + 4_000_000
+    if header.format.pillow in formats.RARE:
+        return header.pixels * 4  # readers in Python, and the lenient second try beside the first
     return 0
 
 
