@@ -170,7 +170,7 @@ class Finder:
                 return None
             if command.strict and record.warnings != b"[]":
                 return None
-            steps.append(_Step(number, record, bool(row.in_blobs), row.cost_us))
+            steps.append(_Step(number, record, not row.small, row.cost_us))
         return steps
 
     def _settle(
@@ -205,7 +205,7 @@ class Finder:
         stem = output_stem(command.out, wanted.stem)
         if stem is None:
             return None
-        finals = [stem + b"." + output.suffix.encode() for step in steps for output in step.record.outputs]
+        finals = [b"%b.%b" % (stem, output.suffix.encode()) for step in steps for output in step.record.outputs]
         if in_place(finals, content, placed):
             return []
         written = self._deliver(content, steps, finals, replace=command.overwrite or wanted.owned)

@@ -32,12 +32,15 @@ _TALLY_COLUMNS = ("hits", "first_sights", "missed_again", "stored", "culled")
 
 _LOOK_UP = """
 SELECT json_group_array(json_array(j.key, s.size, s.mtime_ns, s.ctime_ns, s.seen, hex(s.content), e.step, e.bytes,
-    e.cost_us, e.made, e.value IS NULL, hex(e.record), hex(p.stats), p.seen))
+    e.cost_us, e.made, e.small, hex(e.record), hex(p.stats), p.seen))
 FROM json_each(?) AS j
 LEFT JOIN shortcuts AS s ON s.device = j.value ->> 0 AND s.inode = j.value ->> 1
 LEFT JOIN entries AS e ON e.content = s.content AND e.step IN (%s)
 LEFT JOIN placed AS p ON p.key = j.value ->> 2"""
-_ENTRY_COLUMNS = "content, step, bytes, cost_us, made, seen, hits, value IS NOT NULL"
+_GET = """
+SELECT record, value, bytes, cost_us, made, small FROM entries LEFT JOIN inlines USING (content, step)
+WHERE entries.content = ? AND entries.step = ?"""
+_ENTRY_COLUMNS = "content, step, bytes, cost_us, made, seen, hits, small"
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -63,7 +66,7 @@ class FoundStep(msgspec.Struct, frozen=True, array_like=True):
     bytes: int | None
     cost_us: int | None
     made: int | None
-    in_blobs: int
+    small: int | None
     record: str
     placed: str
     placed_seen: int | None
@@ -185,24 +188,23 @@ class Index:
 
     def get(self, content: bytes, step: int) -> Row | None:
         """Returns an entry."""
-        sql = "SELECT record, value, bytes, cost_us, made FROM entries WHERE content = ? AND step = ?"
-        row = self._connection.execute(sql, (content, step)).fetchone()
-        return None if row is None else Row(*row)
-
-    def value(self, content: bytes, step: int) -> bytes | None:
-        """Returns an inline value."""
-        row = self._connection.execute(
-            "SELECT value FROM entries WHERE content = ? AND step = ?", (content, step)
-        ).fetchone()
-        return None if row is None else row[0]
+        row = self._connection.execute(_GET, (content, step)).fetchone()
+        if row is None:
+            return None
+        record, value, size_bytes, cost_us, made, small = row
+        # A small entry without its value is damaged, and must not be taken for one with blobs.
+        return Row(record, b"" if small and value is None else value, size_bytes, cost_us, made)
 
     def insert(self, content: bytes, step: int, row: Row, now: int) -> None:
         """Adds an entry; there must be none of that key."""
         self.begin()
-        sql = "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, 0, ?, ?)"
+        small = row.value is not None
         self._connection.execute(
-            sql, (content, step, row.size_bytes, row.cost_us, row.made, now, row.record, row.value)
+            "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, 0, ?, ?)",
+            (content, step, row.size_bytes, row.cost_us, row.made, now, small, row.record),
         )
+        if small:
+            self._connection.execute("INSERT OR REPLACE INTO inlines VALUES (?, ?, ?)", (content, step, row.value))
         self.entries += 1
         self.bytes += row.size_bytes
         faults.at("index.inserted")
@@ -210,17 +212,17 @@ class Index:
     def delete(self, content: bytes, step: int) -> tuple[bytes, bool] | None:
         """Removes an entry; returns its record and whether its outputs are blobs, None where there was none."""
         self.begin()
-        # typeof: SQLite 3.40 answers `value IS NULL` in a RETURNING clause of such a table with 0, always.
         row = self._connection.execute(
-            "DELETE FROM entries WHERE content = ? AND step = ? RETURNING bytes, record, typeof(value) = 'null'",
-            (content, step),
+            "DELETE FROM entries WHERE content = ? AND step = ? RETURNING bytes, record, small", (content, step)
         ).fetchone()
         self._touched.pop(entry_key(content, step), None)
         if row is None:
             return None
         self.entries -= 1
         self.bytes -= row[0]
-        return row[1], bool(row[2])
+        if row[2]:
+            self._connection.execute("DELETE FROM inlines WHERE content = ? AND step = ?", (content, step))
+        return row[1], not row[2]
 
     def touch(self, key: Key, now: int) -> bool:
         """Counts a hit, in memory; returns True when it is time to write them."""
@@ -274,7 +276,7 @@ class Index:
     def entries_of(self, content: bytes, steps: Sequence[int]) -> dict[int, Row]:
         """Returns a content's entries of these steps, without their values (b"" stands for one not read)."""
         sql = (
-            "SELECT step, record, iif(value IS NULL, NULL, x''), bytes, cost_us, made FROM entries "
+            "SELECT step, record, iif(small, x'', NULL), bytes, cost_us, made FROM entries "
             f"WHERE content = ? AND step IN ({', '.join(str(int(step)) for step in steps)})"
         )
         return {row[0]: Row(*row[1:]) for row in self._connection.execute(sql, (content,)).fetchall()}
@@ -351,7 +353,7 @@ class Index:
     def clear(self) -> None:
         """Deletes everything but steps, tallies and facts."""
         self.begin()
-        for table in ("entries", "shortcuts", "placed", "sizes"):
+        for table in ("entries", "inlines", "shortcuts", "placed", "sizes"):
             self._connection.execute(f"DELETE FROM {table}")
         self._touched.clear()
         self.entries = self.bytes = 0

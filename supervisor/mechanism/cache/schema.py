@@ -2,8 +2,9 @@
 
 An entry takes about 150 bytes beside its value. The tables have no rowid where their key is random, so a key is
 kept once; content hashes are uniform, so a random place in the key is a fair sample of all entries, and no
-policy needs a list of them. `placed` and `shortcuts` save reading: which outputs stand where, and which content
-a file had when all of its stat was the same.
+policy needs a list of them. Inline values have a table of their own: dozens of entries fit a page without them,
+and looking one up mostly reads no value. `placed` and `shortcuts` save reading: which outputs stand where, and
+which content a file had when all of its stat was the same.
 """
 
 import contextlib
@@ -25,7 +26,8 @@ TABLES = (
         version INTEGER NOT NULL)""",
     """CREATE TABLE entries(content BLOB NOT NULL, step INTEGER NOT NULL, bytes INTEGER NOT NULL,
         cost_us INTEGER NOT NULL, made INTEGER NOT NULL, seen INTEGER NOT NULL, hits INTEGER NOT NULL,
-        record BLOB NOT NULL, value BLOB, PRIMARY KEY(content, step)) WITHOUT ROWID""",
+        small INTEGER NOT NULL, record BLOB NOT NULL, PRIMARY KEY(content, step)) WITHOUT ROWID""",
+    "CREATE TABLE inlines(content BLOB, step INTEGER, value BLOB NOT NULL, PRIMARY KEY(content, step)) WITHOUT ROWID",
     """CREATE TABLE shortcuts(device INTEGER NOT NULL, inode INTEGER NOT NULL, size INTEGER NOT NULL,
         mtime_ns INTEGER NOT NULL, ctime_ns INTEGER NOT NULL, content BLOB NOT NULL, seen INTEGER NOT NULL,
         PRIMARY KEY(device, inode)) WITHOUT ROWID""",
@@ -51,6 +53,7 @@ def is_damage(error: sqlite3.Error) -> bool:
 
 def open_index(path: str) -> sqlite3.Connection:
     """Opens or makes the index. Raises Damaged, and sqlite3.Error where the disk refuses."""
+    _check_length(path)
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=BUSY_MILLISECONDS / 1000)
     try:
         _prepare(connection)
@@ -129,6 +132,27 @@ def _prepare(connection: sqlite3.Connection) -> None:
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         connection.execute("COMMIT")
+
+
+def _check_length(path: str) -> None:
+    """A file cut inside its last page reads as zeros there, which SQLite's own check lets pass. Raises Damaged.
+
+    With a log beside it the file may be short for good reason: its last pages are in the log.
+    """
+    try:
+        if os.path.exists(path + "-wal") and os.path.getsize(path + "-wal"):
+            return
+        with open(path, "rb") as file:
+            header = file.read(100)
+        length = os.path.getsize(path)
+    except OSError:
+        return  # it is not there yet, or SQLite will say better what is the matter
+    if len(header) < 100 or not header.startswith(b"SQLite format 3\0"):
+        return
+    page = int.from_bytes(header[16:18], "big")
+    wanted = (65536 if page == 1 else page) * int.from_bytes(header[28:32], "big")
+    if length < wanted:
+        raise Damaged(f"it has {length:,} of its {wanted:,} bytes")
 
 
 def _check_shape(connection: sqlite3.Connection) -> None:

@@ -200,7 +200,6 @@ class Store:
         if self.index.touch(key, int(now)):
             self.index.write_touched()
         self.policy.hit(key, now)
-        self.seen_before.test_and_add(key)
         self.index.tally(number, self.policy.name).hits += 1
 
     def note_miss(self, key: Key | None, number: int) -> None:
@@ -270,6 +269,7 @@ class Store:
         """Lets an entry go, for room or for its age."""
         content, number = split_key(key)
         if self._delete(content, number):
+            self.seen_before.test_and_add(key)  # told again: it may have come before the filters' memory reaches
             self.index.tally(number, self.policy.name).culled += 1
         faults.at("cull.deleted")
 
