@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
-from tests.bench import coverage, footprint, images, kills, overshoot, rest, throughput, thumbnails
+from tests.bench import coverage, footprint, images, kills, overshoot, rest, temp, throughput, thumbnails
 from tests.bench.rows import Row
 from tests.bench.terms import Terms
 
@@ -26,6 +26,7 @@ BENCHMARKS: dict[str, Entry] = {
     "kill": Entry(2, kills.run, "kill -9 of a busy worker to its images running again"),
     "overshoot": Entry(2, overshoot.run, "memory past the hard limit at 1 GB/s"),
     "memory": Entry(2, footprint.run, "memory of the supervisor and 4 idle workers"),
+    "temp": Entry(4, temp.run, "temp files left behind by the killed, and the loop while 100,000 are deleted"),
     "images": Entry(5, images.run, "thumbnails by class of image, against Pillow and libvips called bare"),
     "coverage": Entry(5, coverage.run, "files of a folder that are read, against the bare engines"),
     "rest": Entry(2, rest.run, "processor time of a supervisor at rest"),

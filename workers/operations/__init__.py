@@ -41,6 +41,7 @@ MODULES: dict[str, str] = {
     "misbehave.hang": "workers.operations.misbehave",
     "misbehave.ignore_terminate": "workers.operations.misbehave",
     "misbehave.leak": "workers.operations.misbehave",
+    "misbehave.litter": "workers.operations.misbehave",
     "misbehave.trespass": "workers.operations.trespass",
 }
 """Where each operation lives; its module is imported when a recipe names it."""

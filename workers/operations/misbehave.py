@@ -41,6 +41,14 @@ class Hang(Misbehaviour, frozen=True, kw_only=True):
     busy: bool = False
 
 
+class Litter(Misbehaviour, frozen=True, kw_only=True):
+    """`files` of `bytes` left in the temp directory, untracked; then `seconds` of sleep."""
+
+    files: int = 10
+    bytes: int = 4096
+    seconds: float = 0.0
+
+
 class Leak(Misbehaviour, frozen=True, kw_only=True):
     """`bytes`: kept for ever at each item."""
 
@@ -86,6 +94,17 @@ def _hang(work: Work, parameters: Hang) -> None:
     while (left := end - time.monotonic()) > 0:
         if not parameters.busy:
             time.sleep(min(left, 3600.0))
+
+
+def _litter(work: Work, parameters: Litter) -> None:
+    if not _strikes(work, parameters):
+        return
+    content = b"\xa5" * parameters.bytes
+    for number in range(parameters.files):
+        descriptor = os.open(os.path.join(work.scratch.directory, f"{work.name!r} {number}"), os.O_CREAT | os.O_WRONLY)
+        os.write(descriptor, content)
+        os.close(descriptor)
+    time.sleep(parameters.seconds)
 
 
 def _leak(work: Work, parameters: Leak) -> None:
@@ -141,6 +160,7 @@ OPERATIONS = (
     Operation(name="misbehave.crash", version=1, reads="name", run=_crash, parameters=Crash, check=_check_signal),
     Operation(name="misbehave.exit", version=1, reads="name", run=_exit, parameters=Exit, check=_check_exit),
     Operation(name="misbehave.hang", version=1, reads="name", run=_hang, parameters=Hang, check=_check_positive),
+    Operation(name="misbehave.litter", version=1, reads="name", run=_litter, parameters=Litter, check=_check_positive),
     Operation(name="misbehave.leak", version=1, reads="name", run=_leak, parameters=Leak, check=_check_positive),
     Operation(
         name="misbehave.allocate", version=1, reads="name", run=_allocate, parameters=Allocate, check=_check_positive

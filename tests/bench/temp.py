@@ -1,0 +1,142 @@
+"""Temp files: what is left of the killed after a second, and what deleting very many does to the loop.
+
+Bytes are counted from outside, as blocks below the temp root. The loop is watched by a client that asks it something
+small again and again: the longest round trip is its longest stall and the noise of the machine, which the same round
+trips without a deletion show beside it. The peers leave what a killed worker made until their next start (Dask), or
+for ever (Ray), as their manuals and issues say; neither is installed here.
+"""
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+
+from protocol.recorder import RecorderReader
+from tests.bench.house import House, until
+from tests.bench.rows import Row, p95, row
+from tests.bench.terms import Terms
+
+WORKERS = 2
+FILES = 100_000
+LEFT_AFTER_SECONDS = 1.0
+QUIET_SECONDS = 2.0
+BLOCK_BYTES = 512
+CONFIG = """
+[recipes.litter]
+steps = [{{ operation = "misbehave.litter", files = {files}, bytes = 4096, seconds = {seconds} }}]
+"""
+
+
+def run(terms: Terms) -> Iterator[Row]:
+    """Three stories: all workers killed at once, many items killed one by one, one very full directory."""
+    yield row(
+        "temp bytes 1 s after kill -9 of all workers",
+        [_all_killed(terms.count(2_000)) for _ in range(terms.runs)],
+        "bytes",
+        at_most=0,
+    )
+    kills = terms.count(1_000, 100)
+    yield row(f"temp bytes 1 s after {kills:,} killed items", [_killed_one_by_one(kills)], "bytes", at_most=0)
+    yield _stall(terms)
+
+
+def _all_killed(files: int) -> float:
+    with House(workers=WORKERS, config=CONFIG.format(files=files, seconds=60)) as house:
+        batch = _submit(house, WORKERS)
+        until(lambda: _held(house)[0] >= WORKERS * files, "temp files of all workers")
+        house.client.cancel(batch)
+        for worker in house.status().workers:
+            assert worker.pid is not None
+            os.kill(worker.pid, signal.SIGKILL)
+        time.sleep(LEFT_AFTER_SECONDS)
+        return _held(house)[1]
+
+
+def _killed_one_by_one(kills: int) -> float:
+    chance = random.Random(1)
+    with House("--batch-size-max", "4", workers=WORKERS, config=CONFIG.format(files=20, seconds=0.01)) as house:
+        batch = _submit(house, kills * 20)
+        reader = RecorderReader(os.path.join(house.state, "recorder.bin"), WORKERS)
+        try:
+            for number in range(kills):
+                slot = number % WORKERS
+                until(lambda s=slot: reader.progress(s)[4] >= 1 and reader.progress(s)[1] != 0, "a worker at an item")  # type: ignore[misc]
+                time.sleep(chance.uniform(0.0, 0.01))
+                pid = house.status().workers[slot].pid
+                if pid is not None:
+                    os.kill(pid, signal.SIGKILL)
+        finally:
+            reader.close()
+        house.client.cancel(batch)
+        house.wait_idle()
+        time.sleep(LEFT_AFTER_SECONDS)
+        return _held(house)[1]
+
+
+def _stall(terms: Terms) -> Row:
+    files = terms.count(FILES)
+    longest: list[float] = []
+    beside: list[float] = []
+    seconds: list[float] = []
+    turns = 0.0
+    for _ in range(terms.runs):
+        with House(workers=WORKERS, config=CONFIG.format(files=files, seconds=60)) as house:
+            end = time.perf_counter() + QUIET_SECONDS
+            beside.append(max(_round_trips(house, lambda end=end: time.perf_counter() < end)))  # type: ignore[misc]
+            batch = _submit(house, 1)
+            until(lambda: _held(house)[0] >= files, "a full temp directory", pause=0.5)
+            house.client.cancel(batch)
+            busy = next(worker for worker in house.status().workers if worker.current is not None)
+            assert busy.pid is not None
+            os.kill(busy.pid, signal.SIGKILL)
+            until(lambda h=house: _trash(h), "the directory in the trash", pause=0.001)  # type: ignore[misc]
+            began = time.perf_counter()
+            longest.append(max(_round_trips(house, lambda h=house: _trash(h))))  # type: ignore[misc]
+            seconds.append(time.perf_counter() - began)
+            turns = max(turns, house.status().loop_turn_p99_seconds)
+    return row(
+        f"longest stall of the loop while {files:,} files are deleted",
+        [value * 1000 for value in longest],
+        "ms",
+        at_most=5,
+        beside=f"with nothing to delete at worst {sorted(beside)[len(beside) // 2] * 1000:.3g} ms, "
+        f"p95 {p95(beside) * 1000:.3g} ms; deleted in {sorted(seconds)[len(seconds) // 2]:.3g} s; "
+        f"turn of the loop p99 {turns * 1000:.3g} ms",
+    )
+
+
+def _round_trips(house: House, go_on: Callable[[], bool]) -> list[float]:
+    times = [0.0]
+    while go_on():
+        began = time.perf_counter()
+        house.status()
+        times.append(time.perf_counter() - began)
+    return times
+
+
+def _trash(house: House) -> bool:
+    return any("trash" in name for name in os.listdir(os.path.join(house.state, "temp")))
+
+
+def _submit(house: House, count: int) -> str:
+    photos = os.path.join(house.directory, "photos")
+    os.mkdir(photos)
+    names = [f"{number}.jpg" for number in range(count)]
+    for name in names:
+        with open(os.path.join(photos, name), "wb"):
+            pass
+    return house.submit("litter", photos, names, os.path.join(house.directory, "out"))
+
+
+def _held(house: House) -> tuple[int, float]:
+    """Files below the temp root and their bytes on the disk; what vanishes meanwhile is not there."""
+    files, size = 0, 0
+    for directory, _, names in os.walk(os.path.join(house.state, "temp")):
+        for name in names:
+            try:
+                size += os.lstat(os.path.join(directory, name)).st_blocks * BLOCK_BYTES
+                files += 1
+            except FileNotFoundError:
+                pass
+    return files, float(size)
