@@ -9,7 +9,7 @@ from protocol.messages import AnyFromWorker, Heartbeat, ItemError, ItemReport, M
 from supervisor.policy.commands import ChangeBatch, Command, Note, SettleItems
 from supervisor.policy.confinement import on_machine_error, on_outside
 from supervisor.policy.events import WorkerBabbled, WorkerSaid
-from supervisor.policy.items import Item, Settlement, detail_of, detail_of_error
+from supervisor.policy.items import Item, Settlement, detail_of, detail_of_error, made_of
 from supervisor.policy.lending import refuse_too_large
 from supervisor.policy.queue import Batch
 from supervisor.policy.sizes import human
@@ -21,7 +21,9 @@ MACHINE_PAUSE_SECONDS = 2.0
 """First pause after an error of the machine; doubled each time, up to MACHINE_PAUSE_LONGEST_SECONDS."""
 MACHINE_PAUSE_LONGEST_SECONDS = 60.0
 BOUNDARIES_FOR_BASELINE = 5
-"""The baseline is the least RSS at the first item boundaries: libraries are warm, no image is held."""
+"""The baseline is the least RSS at the first item boundaries: libraries are warm, no image is held. Until so many
+are known that of the fresh worker counts: after a first item that was large, its memory is not back yet, and taken
+for the baseline it would make the room of all look too small for the next large one."""
 TRIM_USELESS = 0.10
 """FEATURES M8: a trim that gives back less than this part of what the worker has above its baseline is useless."""
 
@@ -158,6 +160,8 @@ def _settle(batch: Batch, slot: Slot, item: Item, said: ItemReport) -> Settlemen
         slot=slot.index,
         detail=detail_of(said),
         written=said.written,
+        identity=item.identity,
+        made=made_of(said, item.stem),
     )
 
 
@@ -174,6 +178,7 @@ def _settle_shunned(batch: Batch, slot: Slot, item: Item) -> Settlement:
         state="quarantined",
         tries=0,
         slot=slot.index,
+        identity=item.identity,
         detail=detail_of_error(error),
     )
 
@@ -234,7 +239,9 @@ def _learn_baseline(worker: Worker, memory: Memory) -> None:
     if len(worker.boundary_bytes) >= BOUNDARIES_FOR_BASELINE or not memory.rss_bytes:
         return
     worker.boundary_bytes = [*worker.boundary_bytes, memory.rss_bytes]
-    worker.baseline_bytes = min(worker.boundary_bytes)
+    least = min(worker.boundary_bytes)
+    known = len(worker.boundary_bytes) == BOUNDARIES_FOR_BASELINE
+    worker.baseline_bytes = least if known else min(worker.baseline_bytes, least)
 
 
 def _on_handed_back(slot: Slot, batch: Batch, lease: Lease, ids: list[int]) -> list[Command]:
