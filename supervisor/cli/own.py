@@ -18,6 +18,8 @@ from supervisor.mechanism.state import StateDirectory
 
 START_SECONDS = 60.0
 """The template needs about half a second, and up to 30 s pass where workers of a killed supervisor linger."""
+STARTS_AT_MOST = 3
+"""One that is killed before it listens is started again so often: whoever kills it may mean another."""
 STOP_EXTRA_SECONDS = 15.0
 """Beyond the drain: workers are terminated and killed (5 s each), the journal is closed."""
 EXIT_WHEN_IDLE = "10s"
@@ -35,6 +37,7 @@ class OwnSupervisor:
         self._reading = reading
         self._flags = flags
         self._child: subprocess.Popen[bytes] | None = None
+        self._starts = 0
         self._told_from = 0
 
     def start(self) -> str:
@@ -42,6 +45,7 @@ class OwnSupervisor:
 
         Raises the GalleryError with what the child said where it ended, or was not ready in time.
         """
+        self._starts = 0
         self._spawn()
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
@@ -95,6 +99,7 @@ class OwnSupervisor:
             _wait_or_kill(child)
 
     def _spawn(self) -> None:
+        self._starts += 1
         directory = self._reading.state_directory
         command = [sys.executable, "-P", "-m", "supervisor", "start", f"--exit-when-idle={EXIT_WHEN_IDLE}"]
         given = {**self._flags, "state": directory}
@@ -117,11 +122,14 @@ class OwnSupervisor:
             os.close(log)
 
     def _look_at_child(self) -> None:
-        """Forgets a child that another supervisor was faster than; raises what any other one said at its end."""
+        """Forgets a child that another supervisor was faster than, and starts one again that was killed on its way;
+        raises what any other one said at its end."""
         if self._child is None or (code := self._child.poll()) is None:
             return
         self._child = None
-        if code != 4:
+        if code == -signal.SIGKILL and self._starts < STARTS_AT_MOST:
+            self._spawn()
+        elif code != 4:
             raise self._failed(code)
 
     def _is_child_there(self) -> bool:

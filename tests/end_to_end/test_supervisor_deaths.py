@@ -107,6 +107,16 @@ def test_run_starts_its_killed_supervisor_again_and_finishes(bed: Bed) -> None:
     assert bed.supervisor_pid() is None
 
 
+def test_run_starts_a_supervisor_again_that_is_killed_before_it_listens(bed: Bed) -> None:
+    bed.fill(5)
+    command = bed.command("run", bed.photos, "--out", bed.out, "--json")
+    first = wait_for(lambda: children_of(command.pid), "its supervisor is on its way").pop()
+    os.kill(first, signal.SIGKILL)
+    ended = command.wait()
+    assert ended.code == 0, ended.err
+    assert ended.last["done"] == 5
+
+
 def test_run_that_was_interrupted_resumes_the_same_batch_with_new_files(bed: Bed) -> None:
     bed.fill(150, side=320)
     command = bed.command("run", bed.photos, "--out", bed.out, "--json")
