@@ -293,12 +293,12 @@ def test_run_joins_the_supervisor_that_is_there_and_leaves_it_running(bed: Bed) 
 
 
 def test_start_tells_on_one_screen_what_it_chose_and_why(bed: Bed) -> None:
-    command = bed.start("--json", "--workers", "3", "--memory", "400000000")
+    command = bed.start("--json", "--workers", "3", "--memory", "400M")
     wait_for(command.printed, "the summary is printed")
     row = json.loads(command.printed())
-    assert (row["workers"], row["budget_bytes"], row["pid"]) == (3, 400_000_000, command.pid)
+    assert (row["workers"], row["budget_bytes"], row["pid"]) == (3, 400 << 20, command.pid)
     screen = command.said()
-    for fact in ("budget", "400.0 MB", "workers", "3", bed.endpoint, bed.state, "limits"):
+    for fact in ("budget", "400 MB", "workers", "3", bed.endpoint, bed.state, "limits"):
         assert fact in screen, fact
     assert len(screen.splitlines()) < 24
     assert len(bed.client().status().workers) == 3
