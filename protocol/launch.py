@@ -5,6 +5,7 @@ process this function, which the child finds here, and the name of the module wh
 """
 
 import importlib
+from typing import Any
 
 import msgspec
 
@@ -59,6 +60,16 @@ class WorkerStart(msgspec.Struct, frozen=True, kw_only=True):
     """Further directories that operations may read (models, fonts)."""
 
 
+class CatalogueStep(msgspec.Struct, frozen=True, kw_only=True):
+    """A step as its operation understood it, defaults filled in: what the cache knows it by. `edition` is what in
+    its parameters makes it another operation (the hash of a model)."""
+
+    operation: str
+    version: int
+    parameters: dict[str, Any]
+    edition: str = ""
+
+
 class TemplatePlan(msgspec.Struct, frozen=True, kw_only=True):
     """What the template process imports before it is forked from; handed over in PLAN_VARIABLE."""
 
@@ -67,6 +78,15 @@ class TemplatePlan(msgspec.Struct, frozen=True, kw_only=True):
     """Compiled once in the template: validates their parameters and imports what they need."""
     report_path: str
     """Where the template writes why it could not be prepared (plain text), before it exits with an error."""
+    catalogue_path: str = ""
+    """Where it writes what the recipes are to the cache (JSON, `list[CatalogueRecipe]`); empty: nowhere."""
+
+
+class CatalogueRecipe(msgspec.Struct, frozen=True, kw_only=True):
+    """A recipe and its steps; no steps where its results must not be kept."""
+
+    recipe: str
+    steps: list[CatalogueStep]
 
 
 PLAN_VARIABLE = "GALLERY_SUPERVISOR_TEMPLATE"

@@ -143,6 +143,20 @@ class Results(Request, frozen=True, kw_only=True):
     states: list[ItemState] = []
 
 
+class ImageHashes(Request, frozen=True, kw_only=True):
+    """Asks what images look like: their perceptual hashes or vectors, of one batch or of all, a page at a time.
+
+    `since` leaves out what was settled under that number or a lower one. Answer: `ImageHashesPage`; go on with its
+    `next` as `after_batch` and `after`.
+    """
+
+    by: Literal["phash", "dhash", "vector"] = "phash"
+    batch: str | None = None
+    since: Number = 0
+    after_batch: Number = 0
+    after: Number = 0
+
+
 class CancelBatch(Request, frozen=True, kw_only=True):
     """Cancels what has not been started. Answer: `BatchProgress`."""
 
@@ -210,6 +224,16 @@ class TempReap(Request, frozen=True, kw_only=True):
     """Has stale temp directories deleted, or with `dry_run` only told. Answer: `TempReport`, when it is done."""
 
     dry_run: bool = False
+
+
+class AskCache(Request, frozen=True, kw_only=True):
+    """Asks how the cache stands, after doing something about it: `trim` to `size_bytes`, `clear`, `verify` (and with
+    `repair` drop what is damaged), change the `policy`. Answer: `CacheReport`, when it is done."""
+
+    verb: Literal["stats", "trim", "clear", "verify", "policy"] = "stats"
+    size_bytes: int | None = None
+    repair: bool = False
+    policy: str | None = None
 
 
 class Stop(Request, frozen=True, kw_only=True):
@@ -352,6 +376,26 @@ class ResultsPage(Answer, frozen=True, kw_only=True):
     next: int | None
 
 
+class ImageHash(Part, frozen=True, array_like=True):
+    """What one image looks like: 16 hexadecimal digits, or a vector as Base64 of float16 (little-endian) and the model
+    it is from. Width and height in pixels, upright; 0 where the recipe did not tell."""
+
+    path: str
+    value: str
+    width: int = 0
+    height: int = 0
+    model: str = ""
+
+
+class ImageHashesPage(Answer, frozen=True, kw_only=True):
+    """Images in the order they settled, batch by batch; `next` is None at the end. `last` is the highest number that
+    anything had settled under: what comes later has a higher one."""
+
+    images: list[ImageHash]
+    next: tuple[int, int] | None
+    last: int
+
+
 class Done(Answer, frozen=True, kw_only=True):
     """Carried out."""
 
@@ -491,6 +535,17 @@ class TempUsage(Answer, frozen=True, kw_only=True):
     reaped_bytes_total: int
 
 
+class CacheReport(Answer, frozen=True, kw_only=True):
+    """How the cache stands. `stats` is the JSON of `cache stats`, `steps` counts by step and policy, `verification`
+    what `verify` found, `freed_bytes` what `trim` and `clear` took away."""
+
+    stats: dict[str, Any]
+    steps: list[dict[str, Any]]
+    freed_bytes: int = 0
+    verification: dict[str, Any] | None = None
+    message: str = ""
+
+
 class TempItem(Part, frozen=True, kw_only=True):
     """One stale directory (path token)."""
 
@@ -553,6 +608,8 @@ class Grant(ToWorker, frozen=True, kw_only=True):
     strict: bool
     submitted_at: float
     memory_bytes: int
+    cache: bool = False
+    """Whether the results are to be kept: the worker then hashes the image and says what each step made."""
     roots: list[Root]
     items: list[Granted]
 
@@ -617,6 +674,25 @@ class ItemError(Part, frozen=True, kw_only=True):
 Outcome = Literal["done", "failed", "deferred", "shunned", "machine", "outside"]
 
 
+class StepMade(Part, frozen=True, array_like=True):
+    """What one step made, for the cache: `outputs` are (path token, width, height, bytes), `values` its JSON object."""
+
+    seconds: float
+    outputs: list[tuple[str, int, int, int]] = []
+    values: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+class ItemMade(Part, frozen=True, array_like=True):
+    """What the cache needs to know of an item that is done. `stamp` is (device, inode, size, mtime_ns, ctime_ns) of
+    the image, the same before it was hashed (`hashed_at_ns` since the epoch) and after the last step; `warnings`
+    are those that the same bytes would give again."""
+
+    stamp: tuple[int, int, int, int, int]
+    hashed_at_ns: int
+    steps: list[StepMade]
+    warnings: msgspec.Raw
+
+
 class ItemReport(Part, frozen=True, kw_only=True, omit_defaults=True):
     """What became of one item.
 
@@ -643,6 +719,8 @@ class ItemReport(Part, frozen=True, kw_only=True, omit_defaults=True):
     version: str = ""
     content_hash: str = ""
     """SHA-256 of the input as it was read, in hexadecimal; empty unless the worker was told to hash."""
+    made: ItemMade | None = None
+    """For the cache; None where it was not asked for, or the image changed while it was worked on."""
 
 
 class Report(FromWorker, frozen=True, kw_only=True):
@@ -668,13 +746,14 @@ class Trimmed(FromWorker, frozen=True, kw_only=True):
 
 
 AnyRequest = (
-    Hello | OpenBatch | AddItems | CloseBatch | Progress | ListBatches | Results | CancelBatch | RetryBatch
+    Hello | OpenBatch | AddItems | CloseBatch | Progress | ListBatches | Results | ImageHashes | CancelBatch | RetryBatch
     | PauseWork | ResumeWork | StatusRequest | Why | Events | QuarantineList | QuarantineDrop | TempStats | TempReap
-    | Stop
+    | AskCache | Stop
 )  # fmt: skip
 AnyAnswer = (
-    Problem | Welcome | BatchOpened | ItemsAdded | BatchClosed | BatchProgress | Batches | ResultsPage | Done
-    | Status | Decisions | QuarantineEntries | TempUsage | TempReport
+    Problem | Welcome | BatchOpened | ItemsAdded | BatchClosed | BatchProgress | Batches | ResultsPage | ImageHashesPage
+    | Done
+    | Status | Decisions | QuarantineEntries | TempUsage | TempReport | CacheReport
 )  # fmt: skip
 AnyToWorker = Grant | Shrink | Trim | Quit
 AnyFromWorker = Ready | Heartbeat | Report | Trimmed

@@ -23,6 +23,7 @@ from protocol.launch import ImageLimits
 from protocol.messages import Recipe
 from protocol.sockets import MAX_IPC_PATH_BYTES
 from supervisor.kinds import read_kinds
+from supervisor.policy.cache.settings import POLICY_NAMES, PolicyName
 from supervisor.policy.retention import Retention, Rule, from_settings
 from supervisor.policy.temp import TempSettings
 from supervisor.policy.watch_settings import WatchSettings
@@ -88,6 +89,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     sandbox_read: str | None = None
     limits: ImageLimits = ImageLimits()
     watch: WatchSettings = WatchSettings()
+    cache: bool = True
+    cache_bytes: int | None = None
+    """None: 5 % of what is free on its disk, at most 10 GB."""
+    cache_policy: PolicyName | None = None
+    cache_memory_bytes: int = 50_000_000
+    cache_hard_links: bool = False
     temp_directory: str | None = None
     """None: below the state directory."""
     reaper: TempSettings = TempSettings()
@@ -160,6 +167,16 @@ _PLAIN = (
             help="finished batches not looked at for so long are forgotten [10080: 7 days]"),
     Setting(name="retention-count", field="retention_count", kind="count", default=1_000, at_least=1,
             help="finished batches kept, the least recently used go [1000]"),
+    Setting(name="cache", field="cache", kind="switch", default=True,
+            help="yes or no: keep results by content, so that the same image is not worked on twice [yes]"),
+    Setting(name="cache-size", field="cache_bytes", kind="size", default=None, at_least=0,
+            help="what the cache may take on the disk [5 % of what is free, at most 10 GB]"),
+    Setting(name="cache-policy", field="cache_policy", kind="text", default=None, choices=POLICY_NAMES,
+            help="who stays: cost, adaptive, lru, lfu or ttl [as chosen by 'cache policy', at first cost]"),
+    Setting(name="cache-memory", field="cache_memory_bytes", kind="size", default=50_000_000, at_least=0,
+            help="small values held in memory above the index [50MB]"),
+    Setting(name="cache-hard-links", field="cache_hard_links", kind="switch", default=False,
+            help="yes or no: deliver by hard link; saves space, but changing an output changes the cache [no]"),
     Setting(name="exit-when-idle", field="exit_when_idle_seconds", kind="duration", default=None, at_least=0,
             help="stop when there has been nothing to do for so long [never]", hidden=True),
 )  # fmt: skip

@@ -20,10 +20,11 @@ from random import SystemRandom
 import msgspec
 
 from protocol import kernel
-from protocol.launch import TemplatePlan, WorkerStart
+from protocol.launch import CatalogueRecipe, TemplatePlan, WorkerStart
 from protocol.recorder import RecorderReader, create
 from supervisor import __version__
 from supervisor.config import Config, StartSummary
+from supervisor.mechanism.cache import CacheThread, default_limit
 from supervisor.mechanism.chores import Chores
 from supervisor.mechanism.crew import Crew
 from supervisor.mechanism.hands import Hands, Letter
@@ -37,6 +38,8 @@ from supervisor.mechanism.router import Router
 from supervisor.mechanism.signals import Signals
 from supervisor.mechanism.state import Endpoint, StateDirectory, make_private_directory
 from supervisor.mechanism.temp import Keeper, TempRoot
+from supervisor.policy.cache.keys import CacheStep, step_of
+from supervisor.policy.cache.settings import CacheSettings
 from supervisor.policy.events import Recovered
 from supervisor.policy.pool import Pool
 from supervisor.policy.sizes import human
@@ -50,6 +53,7 @@ CHORES_PATIENCE_SECONDS = 5.0
 TEMP_PATIENCE_SECONDS = 2.0
 """For what killed workers leave; what is not deleted by then is the next start's."""
 
+Catalogue = dict[str, tuple[CacheStep, ...]]
 Announce = Callable[[StartSummary], None]
 
 
@@ -105,6 +109,10 @@ def _open(config: Config, closing: contextlib.ExitStack) -> tuple[Hands, Pool, S
     closing.callback(temp.close, TEMP_PATIENCE_SECONDS)
     processes = _open_processes(config, state, chores)
     closing.callback(processes.close)
+    catalogue = _catalogue(state)
+    cache = _open_cache(config, state, mailbox, log, catalogue)
+    if cache is not None:
+        closing.callback(cache.close)
     crew = Crew(
         processes=processes,
         chores=chores,
@@ -117,7 +125,7 @@ def _open(config: Config, closing: contextlib.ExitStack) -> tuple[Hands, Pool, S
     closing.callback(crew.close)
     now = time.monotonic()
     budget = crew.budget()
-    pool = Pool(_settings(config, budget), SystemRandom(), now)
+    pool = Pool(_settings(config, budget, catalogue if cache is not None else {}), SystemRandom(), now)
     hands = Hands(
         router=router,
         journal=journal,
@@ -127,6 +135,7 @@ def _open(config: Config, closing: contextlib.ExitStack) -> tuple[Hands, Pool, S
         signals=signals,
         log=log,
         temp=temp,
+        cache=cache,
         state_token=state.token,
     )
     for command in pool.handle(recovered, now):
@@ -176,6 +185,7 @@ def _open_processes(config: Config, state: StateDirectory, chores: Chores) -> Pr
             supervisor_pid=os.getpid(),
             recipes=list(config.recipes.values()),
             report_path=os.path.join(state.run_directory, "template-report"),
+            catalogue_path=_catalogue_path(state),
         ),
     )
     try:
@@ -184,6 +194,41 @@ def _open_processes(config: Config, state: StateDirectory, chores: Chores) -> Pr
         processes.close()
         raise
     return processes
+
+
+def _catalogue_path(state: StateDirectory) -> str:
+    return os.path.join(state.run_directory, "catalogue.json")
+
+
+def _catalogue(state: StateDirectory) -> Catalogue:
+    """Returns what the template found the recipes to be, for the cache."""
+    with open(_catalogue_path(state), "rb") as file:
+        recipes = msgspec.json.decode(file.read(), type=list[CatalogueRecipe])
+    return {
+        recipe.recipe: tuple(
+            step_of(step.operation, step.version, step.parameters, [step.edition] if step.edition else ())
+            for step in recipe.steps
+        )
+        for recipe in recipes
+        if recipe.steps
+    }
+
+
+def _open_cache(
+    config: Config, state: StateDirectory, mailbox: Mailbox[Letter], log: Log, catalogue: Catalogue
+) -> CacheThread | None:
+    if not config.cache:
+        return None
+    settings = CacheSettings(
+        limit_bytes=config.cache_bytes if config.cache_bytes is not None else default_limit(state.path),
+        policy=config.cache_policy,
+        memory_bytes=config.cache_memory_bytes,
+        hard_links=config.cache_hard_links,
+    )
+    cache = CacheThread(state.path, settings, state.token, mailbox.post, log.line)
+    cache.start()
+    cache.retire({step.operation: step.version for steps in catalogue.values() for step in steps})
+    return cache
 
 
 def _open_temp(config: Config, state: StateDirectory, mailbox: Mailbox[Letter], log: Log) -> Keeper:
@@ -223,8 +268,9 @@ def _describer(
     return describe
 
 
-def _settings(config: Config, budget: Budget) -> PoolSettings:
+def _settings(config: Config, budget: Budget, catalogue: Catalogue) -> PoolSettings:
     return PoolSettings(
+        cache_steps=catalogue,
         workers=config.workers,
         recipes=config.recipes,
         watch=config.watch,

@@ -202,6 +202,7 @@ class WorkerLoop:
             self._report(grant.lease, [_not_ours(granted, error) for granted in items], [], finished=True)
             return
         self._recorder.recipe(recipe.version)
+        self._context.hash_content = grant.cache
         out = None if grant.out is None else from_token(grant.out)
         perform_one, start = self._perform, self._start
         done: list[ItemReport] = []

@@ -24,12 +24,14 @@ from protocol.messages import ItemError, ItemReport
 from workers.cleanup import CleanupRegistry
 from workers.errors import Deferred, MachineTrouble, Verdict
 from workers.heard import Heard
+from workers.making import Making
 from workers.operations import Work
 from workers.publish import Publisher
 from workers.recipe import CompiledRecipe
 from workers.scratch import DECODING, Scratch
 from workers.source import Source, gone
 
+CHANGED = "changed since it was submitted: what is there now was processed"
 _encode = msgspec.json.Encoder().encode
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _EMPTY_LIST, _EMPTY_OBJECT = msgspec.Raw(b"[]"), msgspec.Raw(b"{}")
@@ -108,6 +110,7 @@ class _Item:
     def __init__(self) -> None:
         self.size_bytes = self.mtime_ns = self.needs_bytes = 0
         self.content_hash = ""
+        self.making: Making | None = None
         self.values: dict[str, Any] = {}
         self.work: Work | None = None
         self.publisher: Publisher | None = None
@@ -156,6 +159,7 @@ def perform(recipe: CompiledRecipe, job: Job, context: Context) -> ItemReport:
         mtime_ns=item.mtime_ns,
         version=recipe.version,
         content_hash=item.content_hash,
+        made=item.making.told([said for said in heard.said if said != CHANGED]) if item.making is not None else None,
     )
 
 
@@ -170,18 +174,21 @@ def _run(recipe: CompiledRecipe, job: Job, context: Context, item: _Item) -> boo
     if not stat.S_ISREG(found.st_mode):
         raise Verdict("unsupported", f"{shown} is {_kind(found.st_mode)}, not a regular file")
     if max(found.st_mtime, found.st_ctime) > job.submitted_at:
-        context.heard.say("changed since it was submitted: what is there now was processed")
+        context.heard.say(CHANGED)
     if job.out is not None:
         item.publisher = Publisher(
             job.out, job.stem, context.state_token, context.recorder, replace=job.overwrite or job.owned
         )
     source = None
+    decoding = 0.0
     try:
         if recipe.reads != "name":
             source = Source(job.path, shown, context.limits, context.heard.say, strict=job.strict)
             side, beside = recipe.side(source.header), recipe.beside(source.header)
             item.needs_bytes = source.admit(side, beside, job.memory_bytes)
+            decoding = time.perf_counter()
             if context.hash_content:
+                item.making = Making(source.fileno())
                 item.content_hash = source.content_hash()
             if side:
                 context.scratch.enter(DECODING)
@@ -192,12 +199,19 @@ def _run(recipe: CompiledRecipe, job: Job, context: Context, item: _Item) -> boo
         for number, step in enumerate(recipe.steps):
             context.recorder.step(number)
             item.work.begin(step.operation.name)
+            before = len(item.work.outputs)
             try:
                 values = step.operation.run(item.work, step.parameters)
             finally:
                 item.work.end()
             if values:
                 item.values.setdefault(step.operation.name, {}).update(values)
+            if item.making is not None:
+                # The first step is given the decoding that all share: without it, it would have had to be done.
+                item.making.add(time.perf_counter() - decoding, item.work.outputs[before:], values)
+                decoding = time.perf_counter()
+        if item.making is not None and source is not None:
+            item.making.over(source.fileno())
     finally:
         if source is not None:
             source.close()

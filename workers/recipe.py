@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from protocol.launch import CatalogueStep
 from protocol.messages import Recipe, Step
 from workers.errors import RecipeError
 from workers.images.header import Header
@@ -35,6 +36,20 @@ class CompiledRecipe(msgspec.Struct, frozen=True, kw_only=True):
     def embedded(self) -> bool:
         """Whether every step that looks at pixels is content with an embedded thumbnail."""
         return all(step.operation.embedded(step.parameters) for step in self.steps if step.operation.reads == "pixels")
+
+    def in_cache(self) -> list[CatalogueStep]:
+        """Returns what the steps are to the cache; empty where it could not tell two results apart."""
+        if any(not step.operation.cacheable or step.operation.reads in ("nothing", "name") for step in self.steps):
+            return []
+        return [
+            CatalogueStep(
+                operation=step.operation.name,
+                version=step.operation.version,
+                parameters=msgspec.to_builtins(step.parameters),
+                edition=step.operation.edition(step.parameters),
+            )
+            for step in self.steps
+        ]
 
     def beside(self, header: Header) -> int:
         """Returns the bytes that the greediest step takes beside that picture."""

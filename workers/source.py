@@ -18,7 +18,7 @@ from PIL import Image
 
 from protocol.launch import ImageLimits
 from workers.errors import CannotDecode, Deferred, MachineTrouble, Verdict
-from workers.images import cost, exif, formats, raw, svg, with_pillow, with_vips
+from workers.images import cost, exif, formats, heif, raw, svg, with_pillow, with_vips
 from workers.images import header as headers
 from workers.images.header import Header
 from workers.images.metadata import Metadata
@@ -110,6 +110,10 @@ class Source:
         if self.needs_bytes > memory_bytes:
             raise Deferred(self.needs_bytes)
         return self.needs_bytes
+
+    def fileno(self) -> int:
+        """Returns the descriptor that the image is read by."""
+        return self._file.fileno()
 
     def content_hash(self) -> str:
         """Returns the SHA-256 of the whole file in hexadecimal, by reads that leave the file's position alone.
@@ -276,6 +280,8 @@ class Source:
             if decoded is not None and not with_pillow.is_blank(decoded):
                 self.warn(f"{told}; what there is of it was decoded with {_NAMES[engine]}")
                 return decoded
+        if self.header.format is formats.HEIF and not heif.register():
+            raise Verdict("unsupported", f"{self.shown} cannot be decoded: {heif.MISSING} ({refusal})")
         raise Verdict("corrupt", f"{self.shown} is a broken {self.header.format.name.upper()}: {refusal}")
 
     def _try(self, engine: cost.Engine, target: tuple[int, int], *, lenient: bool) -> Image.Image | None:

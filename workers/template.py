@@ -20,11 +20,15 @@ import os
 import signal
 import sys
 import traceback
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from protocol.launch import PLAN_VARIABLE, TemplatePlan
+from protocol.launch import PLAN_VARIABLE, CatalogueRecipe, TemplatePlan
 from workers import limits
+
+if TYPE_CHECKING:
+    from workers.recipe import CompiledRecipe
 
 FAILED = 70
 """Exit status of a template that could not be prepared (sysexits EX_SOFTWARE)."""
@@ -92,9 +96,18 @@ def _import_all(plan: TemplatePlan) -> None:
 
     assert workers.entry.main is not None
     foreign()  # two operations of one name are refused here, whether or not a recipe names them
-    reads = {compile_recipe(recipe).reads for recipe in plan.recipes}
+    compiled = [compile_recipe(recipe) for recipe in plan.recipes]
+    _write_catalogue(plan, compiled)
+    reads = {recipe.reads for recipe in compiled}
     if reads & {"header", "pixels"}:
         _import_decoders(pixels="pixels" in reads)
+
+
+def _write_catalogue(plan: TemplatePlan, compiled: "list[CompiledRecipe]") -> None:
+    if plan.catalogue_path:
+        catalogue = [CatalogueRecipe(recipe=recipe.name, steps=recipe.in_cache()) for recipe in compiled]
+        with open(plan.catalogue_path, "wb") as file:
+            file.write(msgspec.json.encode(catalogue))
 
 
 def _import_decoders(*, pixels: bool) -> None:

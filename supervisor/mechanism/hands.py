@@ -10,8 +10,11 @@ import time
 import msgspec
 
 from protocol import sockets
-from protocol.messages import AnyAnswer, Decision, Status
+from protocol.errors import Fault
+from protocol.messages import AnyAnswer, CacheReport, Decision, Problem, Status
 from protocol.paths import describe
+from supervisor.mechanism.cache import CacheThread
+from supervisor.mechanism.cache.verbs import report as verb_report
 from supervisor.mechanism.chores import Chores
 from supervisor.mechanism.crew import Arrived, Crew
 from supervisor.mechanism.journal import Answered, Journal
@@ -23,7 +26,9 @@ from supervisor.mechanism.router import Router
 from supervisor.mechanism.signals import Signals
 from supervisor.mechanism.temp import Keeper
 from supervisor.policy import commands as c
-from supervisor.policy.events import AnyEvent, ItemsCommitted, ItemsFetched, TemplateDied, Tick
+from supervisor.policy.cache.asked import LookUpItems, StoreItems
+from supervisor.policy.events import ItemsCommitted, ItemsFetched, TemplateDied, Tick
+from supervisor.policy.pool import AnyEvent
 
 EXIT_STATUS_POLL_SECONDS = 0.002
 """How soon to ask again for the status of a worker that is dead: the template tells within a millisecond or two."""
@@ -48,6 +53,7 @@ class Hands:
         signals: Signals,
         log: Log,
         temp: Keeper,
+        cache: CacheThread | None,
         state_token: str,
     ) -> None:
         self._router = router
@@ -58,6 +64,7 @@ class Hands:
         self._signals = signals
         self._log = log
         self._temp = temp
+        self._cache = cache
         self._state_token = state_token
         self._told = 0
         self.stopped: int | None = None
@@ -140,7 +147,10 @@ class Hands:
             case c.Note():
                 self._note(command)
             case c.TakeSample():
-                self._sampled.append(self._crew.sample(time.monotonic()))
+                now = time.monotonic()
+                self._sampled.append(self._crew.sample(now))
+                if self._cache is not None:
+                    self._sampled += self._cache.give_up(now)
             case c.StartWorker():
                 self._crew.start(command.slot, command.incarnation, command.roots_read, command.roots_write)
             case c.TerminateWorker():
@@ -151,6 +161,8 @@ class Hands:
                 self._bury(command)
             case c.AskTemp():
                 self._temp.ask(command.peer, command.request)
+            case LookUpItems() | StoreItems() | c.CacheVerb() | c.TrimCache():
+                self._ask_cache(command)
             case c.GiveBackMemory():
                 self._chores.submit(give_back)
             case c.StopLoop():
@@ -172,6 +184,44 @@ class Hands:
                 self._journal.submit(command)
             case _:
                 raise AssertionError(f"nobody executes {type(command).__name__}")
+
+    def _ask_cache(self, command: LookUpItems | StoreItems | c.CacheVerb | c.TrimCache) -> None:
+        cache = self._cache
+        match command:
+            case LookUpItems() if cache is not None:
+                cache.look_up(command)
+            case StoreItems() if cache is not None:
+                cache.store(command)
+            case c.TrimCache() if cache is not None:
+                cache.trim_memory(command.tier)
+            case c.CacheVerb():
+                self._cache_verb(cache, command)
+            case _:
+                pass  # the policy asks for nothing where there is no cache, but a level may rise without one
+
+    def _cache_verb(self, cache: CacheThread | None, command: c.CacheVerb) -> None:
+        request = command.request
+
+        def problem(code: str, fault: Fault, message: str) -> Problem:
+            return Problem(
+                id=request.id, code=code, fault=fault, message=message, exit_code=4 if fault != "caller" else 2
+            )
+
+        def answer(found: object) -> None:
+            told: AnyAnswer
+            if isinstance(found, CacheReport):
+                told = found
+            elif isinstance(found, ValueError):
+                told = problem("usage", "caller", str(found))
+            else:
+                told = problem("cache", "machine", f"the cache could not do it: {found}")
+            self._mailbox.post(Answered(peer=command.peer, answer=told))
+
+        if cache is None:
+            answer(ValueError("there is no cache: it is turned off by the setting cache"))
+        elif not cache.ask(lambda store: verb_report(store, request), answer):
+            refused = problem("busy", "machine", "too many wait for the cache already; try again in a moment")
+            self._answer(command.peer, refused)
 
     def _bury(self, command: c.BuryWorker) -> None:
         self._temp.bury(command.slot, command.incarnation)

@@ -5,10 +5,10 @@ whole, the level and at most one victim; at last, when to look again. The judgin
 (`watch`, `limits`, `levels`, `interval`); here their verdicts become commands and notes.
 """
 
-from typing import assert_never
+from typing import Literal, assert_never
 
 from protocol.messages import Shrink, Trim
-from supervisor.policy.commands import Command, Note, TellWorker
+from supervisor.policy.commands import Command, Note, TellWorker, TrimCache
 from supervisor.policy.events import Sampled, WorkerSample
 from supervisor.policy.interval import interval_seconds
 from supervisor.policy.levels import Level
@@ -33,6 +33,15 @@ TRIM_EVERY_SECONDS = 1.0
 SHRINK_EVERY_SECONDS = 2.0
 """At a level of warning or above all batch sizes are halved again so often: leases of half a second must have
 ended meanwhile, or the shrinking could not have helped yet."""
+
+
+_TIERS: dict[Level, Literal["gentle", "moderate", "aggressive", "emergency"]] = {
+    Level.WARNING: "moderate",
+    Level.CRITICAL: "aggressive",
+    Level.EMERGENCY: "emergency",
+    Level.PROTECTION: "emergency",
+}
+"""What the cache's memory level is left at each level of memory: it is the cheapest thing to give up."""
 
 
 def on_sampled(state: PoolState, event: Sampled, now: float) -> list[Command]:
@@ -208,6 +217,9 @@ def _care_for_whole(state: PoolState, now: float) -> list[Command]:
         state.used_bytes, state.budget_bytes, state.available_bytes, now, state.swap_in_bytes_per_second
     )
     commands: list[Command] = []
+    if state.level > before:
+        tier = _TIERS.get(state.level) if state.settings.cache_steps else None
+        commands += [TrimCache(tier=tier)] if tier is not None else []
     if state.level != before:
         commands.append(
             Note(

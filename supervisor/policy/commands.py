@@ -1,10 +1,20 @@
 """What the policy asks the hands to do. Each command's outcome comes back later as an event."""
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
-from protocol.messages import AnyAnswer, AnyRequest, AnyToWorker, BatchState, Counts, Summary, TempReap, TempStats
+from protocol.messages import (
+    AnyAnswer,
+    AnyRequest,
+    AnyToWorker,
+    AskCache,
+    BatchState,
+    Counts,
+    Summary,
+    TempReap,
+    TempStats,
+)
 from supervisor.policy.items import BatchRecord, Charge, Settlement
 from supervisor.policy.retention import Retention
 
@@ -61,6 +71,19 @@ class AskTemp(Command, frozen=True, kw_only=True):
 
     peer: bytes
     request: TempStats | TempReap
+
+
+class CacheVerb(Command, frozen=True, kw_only=True):
+    """Have the cache answer a request of a client."""
+
+    peer: bytes
+    request: AskCache
+
+
+class TrimCache(Command, frozen=True, kw_only=True):
+    """Shrink the cache's memory level to what this tier of clean-up leaves it."""
+
+    tier: Literal["gentle", "moderate", "aggressive", "emergency"]
 
 
 class TakeSample(Command, frozen=True, kw_only=True):

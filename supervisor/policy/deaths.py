@@ -258,6 +258,7 @@ def quarantine(
         slot=slot.index if slot is not None else None,
         peak_bytes=slot.worker.peak_bytes if slot is not None and slot.worker is not None else 0,
         detail=detail_of_error(ItemError(kind=kind, message=message)),
+        identity=item.identity,
         quarantine=QuarantineFacts(
             kind=kind,
             message=message,

@@ -12,6 +12,7 @@ from protocol.errors import GalleryError, Refused, UnknownBatch, UnknownRecipe, 
 from supervisor.policy import status
 from supervisor.policy.commands import (
     AskTemp,
+    CacheVerb,
     CancelItems,
     ChangeBatch,
     Command,
@@ -87,10 +88,12 @@ def _answer(state: PoolState, peer: bytes, request: m.AnyRequest, now: float) ->
             return [ForgetQuarantine(peer=peer, request_id=request.id, path=request.path, retry=request.retry)]
         case m.TempStats() | m.TempReap():
             return [AskTemp(peer=peer, request=request)]
+        case m.AskCache():
+            return [CacheVerb(peer=peer, request=request)]
         case m.Stop():
             done = Reply(peer=peer, answer=m.Done(id=request.id, message="stopping"))
             return [done, *drain_pool(state, now, request.now, "asked by a client")]
-        case m.ListBatches() | m.Results() | m.Why() | m.Events() | m.QuarantineList():
+        case m.ListBatches() | m.Results() | m.ImageHashes() | m.Why() | m.Events() | m.QuarantineList():
             if isinstance(request, m.Why | m.QuarantineList) and request.path is not None:
                 check_token(request.path)
             live = {name: batch.live_counts() for name, batch in state.queue.batches.items()}

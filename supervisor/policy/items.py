@@ -5,6 +5,7 @@ from typing import Any, Literal
 import msgspec
 
 from protocol.messages import BatchState, Counts, ItemError, ItemReport, Recipe, Summary
+from supervisor.policy.cache.made import FileStamp, Made, MadeOutput, MadeStep
 
 SettledState = Literal["done", "cached", "failed", "quarantined", "cancelled"]
 
@@ -27,6 +28,8 @@ class Item(msgspec.Struct, kw_only=True):
     """How often it was found outside the sandbox of its worker."""
     needs_bytes: int = 0
     """What it is known to need above a worker's baseline; 0: not known."""
+    identity: bytes = b""
+    """What it has in common with identical images, where the cache was asked for it."""
     owned: bool = False
     shunned: tuple[int, int, str] | None = None
 
@@ -82,6 +85,9 @@ class Settlement(msgspec.Struct, frozen=True, kw_only=True):
     written: list[str] = []
     """Output path tokens to be synced before the row is committed."""
     quarantine: "QuarantineFacts | None" = None
+    identity: bytes = b""
+    made: Made | None = None
+    """What the cache is to keep of it."""
 
 
 class QuarantineFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,3 +130,23 @@ def detail_of(report: ItemReport) -> bytes:
 def detail_of_error(error: ItemError) -> bytes:
     """Returns the `detail` of an item that has nothing but its error."""
     return b'{"error":%b,"outputs":[],"values":{},"warnings":[]}' % _encode(error)
+
+
+def made_of(report: ItemReport, stem: str) -> Made | None:
+    """Returns what the cache is to keep of a report, None where the worker could not vouch for it (the image changed
+    while it was worked on) or was not asked to."""
+    made = report.made
+    if made is None or report.outcome != "done" or not report.content_hash:
+        return None
+    return Made(
+        id=report.id,
+        stem=stem,
+        content=report.content_hash,
+        stamp=FileStamp(*made.stamp),
+        hashed_at_ns=made.hashed_at_ns,
+        steps=[
+            MadeStep(step.seconds, [MadeOutput(*output) for output in step.outputs], bytes(step.values))
+            for step in made.steps
+        ],
+        warnings=bytes(made.warnings),
+    )

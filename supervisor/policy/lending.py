@@ -15,6 +15,7 @@ Nothing at all is granted while the pool is paused, draining, in emergency, or b
 """
 
 from protocol.messages import Grant, Granted, ItemError, Root
+from supervisor.policy.caching import steps_of
 from supervisor.policy.commands import Command, FetchItems, Note, SettleItems, TellWorker
 from supervisor.policy.confinement import give_way, holds, prepare, within
 from supervisor.policy.items import Item, Settlement, detail_of_error
@@ -97,7 +98,7 @@ def _offer(state: PoolState, slot: Slot, now: float) -> list[Command]:
             if not items:
                 return give_way(state, slot, batch, now)
             return [_grant(state, slot, batch, items, reserved, False, now)]
-        if batch.fetching:
+        if batch.fetching or batch.looking:
             return []
     for batch in runnable:
         if batch.special:
@@ -184,6 +185,7 @@ def refuse_too_large(state: PoolState, batch: Batch, item: Item, room: int) -> l
         batch=batch.name,
         state="failed",
         tries=item.tries - 1,
+        identity=item.identity,
         detail=detail_of_error(ItemError(kind="too_large", message=message)),
     )
     return [
@@ -241,6 +243,7 @@ def _grant(
             strict=record.strict,
             submitted_at=record.opened_at,
             memory_bytes=reserved,
+            cache=bool(steps_of(state, batch)),
             roots=[Root(root, prefix) for root, prefix in batch.roots],
             items=[Granted(item.id, item.root, item.stem, item.owned, item.shunned) for item in items],
         ),

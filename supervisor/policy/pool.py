@@ -12,12 +12,16 @@ from random import Random
 from typing import assert_never
 
 from protocol.messages import Counts
-from supervisor.policy import care, deaths, intake, lending, reports, stopping
+from supervisor.policy import caching, care, deaths, intake, lending, reports, stopping
 from supervisor.policy import events as e
 from supervisor.policy.blame import UNCLEAN_STOPS_ALLOWED, Death
+from supervisor.policy.cache.asked import LookedUp, Stored
 from supervisor.policy.commands import ChargeItems, Command, GiveBackMemory, Note, SweepRetention, TakeSample
-from supervisor.policy.items import Item
+from supervisor.policy.items import Item, Settlement
+from supervisor.policy.queue import Batch
 from supervisor.policy.state import PoolSettings, PoolState
+
+AnyEvent = e.AnyEvent | LookedUp | Stored
 
 
 class Pool:
@@ -31,7 +35,7 @@ class Pool:
         """Whether the loop should go on."""
         return self.state.exit_code is None
 
-    def handle(self, event: e.AnyEvent, now: float) -> list[Command]:
+    def handle(self, event: AnyEvent, now: float) -> list[Command]:
         """Decides. Raises nothing for whatever clients, workers or the machine do."""
         state = self.state
         commands = self._dispatch(event, now)
@@ -64,7 +68,7 @@ class Pool:
         deadlines += [batch.resume_at for batch in state.queue.batches.values() if batch.resume_at is not None]
         return min(deadlines)
 
-    def _dispatch(self, event: e.AnyEvent, now: float) -> list[Command]:
+    def _dispatch(self, event: AnyEvent, now: float) -> list[Command]:
         state = self.state
         match event:
             case e.WorkerSaid():
@@ -80,7 +84,7 @@ class Pool:
             case e.ItemsInserted():
                 return intake.on_inserted(state, event)
             case e.ItemsFetched():
-                return _on_fetched(state, event)
+                return _on_fetched(state, event, now)
             case e.WorkerStarted():
                 return deaths.on_started(state, event, now)
             case e.StartFailed():
@@ -115,6 +119,10 @@ class Pool:
                 return [Note(kind="journal_recovered", message="the journal is written again; work goes on")]
             case e.Recovered():
                 return _on_recovered(state, event, now)
+            case LookedUp():
+                return caching.on_looked_up(state, event)
+            case Stored():
+                return caching.on_stored(state, event, now)
             case e.TempFilled():
                 state.temp_full = event.reason
                 return [Note(kind="temp_full", message=f"the temp disk is nearly full: {event.reason}")]
@@ -146,15 +154,18 @@ def _sweep_retention(state: PoolState, now: float) -> list[Command]:
     return [SweepRetention(retention=retention)]
 
 
-def _on_fetched(state: PoolState, event: e.ItemsFetched) -> list[Command]:
+def _on_fetched(state: PoolState, event: e.ItemsFetched, now: float) -> list[Command]:
     batch = state.queue.batches.get(event.batch)
     if batch is not None:
-        batch.fetched(event.items, event.exhausted)
+        ordinary = batch.fetched(event.items, event.exhausted)
+        if caching.steps_of(state, batch):
+            return caching.look_up(state, batch, ordinary, now)
+        batch.ready.extend(ordinary)
     return []
 
 
 def _on_committed(state: PoolState, event: e.ItemsCommitted, now: float) -> list[Command]:
-    touched = {}
+    touched: dict[str, tuple[Batch, list[Settlement]]] = {}
     for settlement in event.settlements:
         batch = state.queue.batches.get(settlement.batch)
         if batch is None or settlement.id not in batch.settling_ids:
@@ -165,9 +176,13 @@ def _on_committed(state: PoolState, event: e.ItemsCommitted, now: float) -> list
             state.totals[settlement.state] += 1
         if settlement.state == "done":
             batch.machine_pauses = 0
-        touched[batch.name] = batch
+        if settlement.identity or settlement.made is not None:
+            touched.setdefault(batch.name, (batch, []))[1].append(settlement)
+        else:
+            touched.setdefault(batch.name, (batch, []))
     commands: list[Command] = []
-    for batch in touched.values():
+    for batch, settlements in touched.values():
+        commands += caching.on_committed(state, batch, settlements, now)
         commands += reports.end_if_complete(state, batch, now)
     return commands
 
@@ -190,7 +205,7 @@ def _on_changed(state: PoolState, event: e.BatchChanged) -> list[Command]:
             batch=batch.name,
             message=f"batch {batch.name} is over: {counts.done + counts.cached} done, {counts.failed} failed, "
             f"{counts.quarantined} quarantined, {counts.cancelled} cancelled",
-        )
+        ),
     ]
 
 

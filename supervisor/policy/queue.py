@@ -6,7 +6,8 @@ window is filled by FetchItems in order of id; the cursor is the highest id fetc
 that need more memory than a worker's share) wait in `special`.
 
 Counts: an item of the batch is in exactly one place: on disk beyond the cursor, in the window (`front`,
-`ready`, `special`), leased, settling (its verdict is on its way to the disk), or settled (`counts`).
+`ready`, `special`; `looking` and `following` for the cache), leased, settling (its verdict is on its way to the
+disk), or settled (`counts`).
 """
 
 from collections import deque
@@ -16,6 +17,7 @@ import msgspec
 
 from protocol.messages import Counts, Summary
 from protocol.paths import item_path
+from supervisor.policy.cache.coalesce import Coalescer
 from supervisor.policy.items import BatchRecord, Item, SettledState
 
 WINDOW_ITEMS = 10_000
@@ -51,6 +53,13 @@ class Batch(msgspec.Struct, kw_only=True):
     front: deque[Item] = msgspec.field(default_factory=deque)
     ready: deque[Item] = msgspec.field(default_factory=deque)
     special: deque[Item] = msgspec.field(default_factory=deque)
+    looking: dict[int, Item] = msgspec.field(default_factory=dict)
+    """Items that the cache is asked for."""
+    following: dict[int, Item] = msgspec.field(default_factory=dict)
+    """Items that wait for an identical one to be over."""
+    storing: dict[int, bytes] = msgspec.field(default_factory=dict)
+    """Items whose results are on their way into the cache, with their identities."""
+    coalescer: Coalescer[int] = msgspec.field(default_factory=Coalescer)
     cancelled: bool = False
     sweeping: bool = False
     """A CancelItems is under way: what comes back meanwhile is cancelled by the next one."""
@@ -85,7 +94,7 @@ class Batch(msgspec.Struct, kw_only=True):
     @property
     def windowed(self) -> int:
         """Items of it held in memory and not leased."""
-        return len(self.front) + len(self.ready) + len(self.special)
+        return len(self.front) + len(self.ready) + len(self.special) + len(self.looking) + len(self.following)
 
     @property
     def settled(self) -> int:
@@ -163,27 +172,32 @@ class Batch(msgspec.Struct, kw_only=True):
         self.front.clear()
         self.ready.clear()
         self.special.clear()
+        self.looking.clear()
+        self.following.clear()
+        self.coalescer = Coalescer()
         self.cursor = 0
         self.exhausted = False
         self.stale_fetch = self.fetching
         self.away = away
 
-    def fetched(self, items: list[Item], exhausted: bool) -> None:
-        """Takes in what the journal read."""
+    def fetched(self, items: list[Item], exhausted: bool) -> list[Item]:
+        """Takes in what the journal read. Returns the ordinary items, which are still to be put somewhere."""
         self.fetching = False
         if self.stale_fetch:
             self.stale_fetch = False
-            return
+            return []
         self.exhausted = exhausted
         if items:
             self.cursor = items[-1].id
+        ordinary: list[Item] = []
         for item in items:
             if item.id in self.away:
                 self.away.discard(item.id)
             elif item.suspect or item.needs_bytes:
                 self.special.append(item)
             else:
-                self.ready.append(item)
+                ordinary.append(item)
+        return ordinary
 
 
 def from_record(record: BatchRecord, order: int) -> Batch:

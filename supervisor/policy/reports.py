@@ -9,7 +9,7 @@ from protocol.messages import AnyFromWorker, Heartbeat, ItemError, ItemReport, M
 from supervisor.policy.commands import ChangeBatch, Command, Note, SettleItems
 from supervisor.policy.confinement import on_machine_error, on_outside
 from supervisor.policy.events import WorkerBabbled, WorkerSaid
-from supervisor.policy.items import Item, Settlement, detail_of, detail_of_error
+from supervisor.policy.items import Item, Settlement, detail_of, detail_of_error, made_of
 from supervisor.policy.lending import refuse_too_large
 from supervisor.policy.queue import Batch
 from supervisor.policy.sizes import human
@@ -160,6 +160,8 @@ def _settle(batch: Batch, slot: Slot, item: Item, said: ItemReport) -> Settlemen
         slot=slot.index,
         detail=detail_of(said),
         written=said.written,
+        identity=item.identity,
+        made=made_of(said, item.stem),
     )
 
 
@@ -176,6 +178,7 @@ def _settle_shunned(batch: Batch, slot: Slot, item: Item) -> Settlement:
         state="quarantined",
         tries=0,
         slot=slot.index,
+        identity=item.identity,
         detail=detail_of_error(error),
     )
 

@@ -9,6 +9,7 @@ import msgspec
 from protocol.messages import LastDeath, Recipe, Totals
 from protocol.paths import item_path
 from supervisor.policy.batch_size import BatchSize
+from supervisor.policy.cache.keys import CacheStep
 from supervisor.policy.commands import Command, Note
 from supervisor.policy.interval import Growth
 from supervisor.policy.items import Item
@@ -26,6 +27,8 @@ class PoolSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     workers: int
     recipes: dict[str, Recipe]
+    cache_steps: dict[str, tuple[CacheStep, ...]] = {}
+    """By recipe: what its steps are called in the cache; a recipe that is not named is not cached."""
     watch: WatchSettings
     budget_bytes: int
     """As found at start; every sample carries the current one."""

@@ -157,6 +157,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     check: Callable[[Any], None] = lambda parameters: None
     writes: Callable[[Any], list[str]] = lambda parameters: []
     """The labels of its outputs: two steps must not write the same file."""
+    cacheable: bool = True
+    """Whether its results depend on the image's bytes and its parameters alone."""
     embedded: Callable[[Any], bool] = lambda parameters: False
     """Whether a thumbnail embedded in the image will do."""
 

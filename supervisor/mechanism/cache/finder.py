@@ -170,7 +170,7 @@ class Finder:
                 return None
             if command.strict and record.warnings != b"[]":
                 return None
-            steps.append(_Step(number, record, not row.small, row.cost_us))
+            steps.append(_Step(number, record, not row.inline, row.cost_us))
         return steps
 
     def _settle(

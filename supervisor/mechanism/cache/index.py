@@ -32,15 +32,15 @@ _TALLY_COLUMNS = ("hits", "first_sights", "missed_again", "stored", "culled")
 
 _LOOK_UP = """
 SELECT json_group_array(json_array(j.key, s.size, s.mtime_ns, s.ctime_ns, s.seen, hex(s.content), e.step, e.bytes,
-    e.cost_us, e.made, e.small, hex(e.record), hex(p.stats), p.seen))
+    e.cost_us, e.made, e.inline, hex(e.record), hex(p.stats), p.seen))
 FROM json_each(?) AS j
 LEFT JOIN shortcuts AS s ON s.device = j.value ->> 0 AND s.inode = j.value ->> 1
 LEFT JOIN entries AS e ON e.content = s.content AND e.step IN (%s)
 LEFT JOIN placed AS p ON p.key = j.value ->> 2"""
 _GET = """
-SELECT record, value, bytes, cost_us, made, small FROM entries LEFT JOIN inlines USING (content, step)
-WHERE entries.content = ? AND entries.step = ?"""
-_ENTRY_COLUMNS = "content, step, bytes, cost_us, made, seen, hits, small"
+SELECT record, value, bytes, cost_us, made, inline FROM entries LEFT JOIN inlines ON inlines.number = entries.inline
+WHERE content = ? AND step = ?"""
+_ENTRY_COLUMNS = "content, step, bytes, cost_us, made, seen, hits, inline"
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -66,7 +66,7 @@ class FoundStep(msgspec.Struct, frozen=True, array_like=True):
     bytes: int | None
     cost_us: int | None
     made: int | None
-    small: int | None
+    inline: int | None
     record: str
     placed: str
     placed_seen: int | None
@@ -191,20 +191,20 @@ class Index:
         row = self._connection.execute(_GET, (content, step)).fetchone()
         if row is None:
             return None
-        record, value, size_bytes, cost_us, made, small = row
-        # A small entry without its value is damaged, and must not be taken for one with blobs.
-        return Row(record, b"" if small and value is None else value, size_bytes, cost_us, made)
+        record, value, size_bytes, cost_us, made, inline = row
+        # An inline entry without its value is damaged, and must not be taken for one with blobs.
+        return Row(record, b"" if inline and value is None else value, size_bytes, cost_us, made)
 
     def insert(self, content: bytes, step: int, row: Row, now: int) -> None:
         """Adds an entry; there must be none of that key."""
         self.begin()
-        small = row.value is not None
+        inline = 0
+        if row.value is not None:
+            inline = self._connection.execute("INSERT INTO inlines(value) VALUES (?)", (row.value,)).lastrowid or 0
         self._connection.execute(
             "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, 0, ?, ?)",
-            (content, step, row.size_bytes, row.cost_us, row.made, now, small, row.record),
+            (content, step, row.size_bytes, row.cost_us, row.made, now, inline, row.record),
         )
-        if small:
-            self._connection.execute("INSERT OR REPLACE INTO inlines VALUES (?, ?, ?)", (content, step, row.value))
         self.entries += 1
         self.bytes += row.size_bytes
         faults.at("index.inserted")
@@ -213,7 +213,7 @@ class Index:
         """Removes an entry; returns its record and whether its outputs are blobs, None where there was none."""
         self.begin()
         row = self._connection.execute(
-            "DELETE FROM entries WHERE content = ? AND step = ? RETURNING bytes, record, small", (content, step)
+            "DELETE FROM entries WHERE content = ? AND step = ? RETURNING bytes, record, inline", (content, step)
         ).fetchone()
         self._touched.pop(entry_key(content, step), None)
         if row is None:
@@ -221,7 +221,7 @@ class Index:
         self.entries -= 1
         self.bytes -= row[0]
         if row[2]:
-            self._connection.execute("DELETE FROM inlines WHERE content = ? AND step = ?", (content, step))
+            self._connection.execute("DELETE FROM inlines WHERE number = ?", (row[2],))
         return row[1], not row[2]
 
     def touch(self, key: Key, now: int) -> bool:
@@ -276,7 +276,7 @@ class Index:
     def entries_of(self, content: bytes, steps: Sequence[int]) -> dict[int, Row]:
         """Returns a content's entries of these steps, without their values (b"" stands for one not read)."""
         sql = (
-            "SELECT step, record, iif(small, x'', NULL), bytes, cost_us, made FROM entries "
+            "SELECT step, record, iif(inline, x'', NULL), bytes, cost_us, made FROM entries "
             f"WHERE content = ? AND step IN ({', '.join(str(int(step)) for step in steps)})"
         )
         return {row[0]: Row(*row[1:]) for row in self._connection.execute(sql, (content,)).fetchall()}
@@ -390,9 +390,9 @@ class Index:
         return int(entries), int(size)
 
     def _entry(self, row: tuple[Any, ...]) -> Entry:
-        content, step, size_bytes, cost_us, made, seen, hits, small = row
+        content, step, size_bytes, cost_us, made, seen, hits, inline = row
         key = entry_key(content, step)
         touched = self._touched.get(key)
         if touched is not None:
             hits, seen = hits + touched[0], max(seen, touched[1])
-        return Entry(key, size_bytes, cost_us / 1e6, made, seen, hits, bool(small))
+        return Entry(key, size_bytes, cost_us / 1e6, made, seen, hits, bool(inline))

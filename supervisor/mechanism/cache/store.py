@@ -337,6 +337,13 @@ class Store:
         if isinstance(state := self.index.fact("seen before"), bytes):
             self.seen_before.load(state)
 
+    def choose(self, name: PolicyName) -> None:
+        """Changes the policy, for good: what the one before learned is kept for its return."""
+        self.save_policy()
+        self.index.keep("policy", name)
+        self._load_policy()
+        self.index.commit()
+
     def retire(self, versions: dict[str, int]) -> None:
         """Says which version each operation has now: entries of any other one are found no more and swept."""
         self.retired = {

@@ -19,6 +19,7 @@ from supervisor.mechanism.cache.delivering import Deliverer
 from supervisor.mechanism.cache.finder import Finder, HashLater
 from supervisor.mechanism.cache.hashing import Hashing
 from supervisor.mechanism.cache.keeper import Keeper
+from supervisor.mechanism.cache.memory import TrimLevel
 from supervisor.mechanism.cache.outstanding import Outstanding, all_missed
 from supervisor.mechanism.cache.store import Store
 from supervisor.mechanism.cache.upkeep import Rebuild, Sweep
@@ -121,6 +122,15 @@ class CacheThread:
 
         self._versions = dict(versions)
         self.ask(tell, lambda answer: None)
+
+    def trim_memory(self, level: TrimLevel) -> None:
+        """Shrinks the memory level to what this tier of clean-up leaves it."""
+
+        def shrink(store: Store) -> Verb[int]:
+            yield
+            return store.trim_memory(level)
+
+        self.ask(shrink, lambda answer: None)
 
     def close(self, patience_seconds: float = 5.0) -> None:
         """Keeps what waits to be kept as far as the time allows, closes the index. Harmless when never started."""
