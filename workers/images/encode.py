@@ -61,7 +61,7 @@ def flatten(picture: Image.Image) -> Image.Image:
 
 
 def _options(kind: Kind, quality: int, effort: int, kept: Kept) -> dict[str, Any]:
-    options: dict[str, Any] = {"exif": kept.exif} if kept.exif and kind != "gif" else {}
+    options: dict[str, Any] = {"exif": b"Exif\0\0" + kept.exif} if kept.exif and kind != "gif" else {}
     if kind == "png":
         return options | ({"pnginfo": _with_xmp(kept.xmp)} if kept.xmp else {})
     if kept.xmp and kind != "gif":

@@ -81,17 +81,14 @@ def decode(where: int | bytes, header: Header, target: tuple[int, int], *, lenie
     return decoded.convert("RGBA") if mode == "LA" else decoded
 
 
-def resized(picture: Image.Image, size: tuple[int, int], extent: tuple[float, float]) -> Image.Image:
-    """Returns a picture of mode L or RGB at `size`, which stands for `extent` of its pixels, by Lanczos.
-
-    Raises MemoryError.
-    """
+def resized(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Returns a picture of mode L or RGB at `size` by Lanczos. Raises MemoryError."""
     vips = library()
     bands = len(picture.getbands())
     image = vips.Image.new_from_memory(picture.tobytes(), picture.width, picture.height, bands, "uchar")
     try:
-        made = image.resize(size[0] / extent[0], vscale=size[1] / extent[1], kernel="lanczos3")
-        if (made.width, made.height) != size:  # what lies beyond the extent, rounded up to a pixel
+        made = image.resize(size[0] / picture.width, vscale=size[1] / picture.height, kernel="lanczos3")
+        if (made.width, made.height) != size:  # a rounding of its own
             made = made.embed(0, 0, *size, extend="copy")
         return Image.frombuffer(picture.mode, size, made.write_to_memory(), "raw", picture.mode, 0, 1)
     except vips.Error as error:
