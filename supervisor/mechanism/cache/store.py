@@ -19,7 +19,7 @@ from supervisor.mechanism.cache.blobs import Blobs
 from supervisor.mechanism.cache.copying import Cloner, read_whole
 from supervisor.mechanism.cache.index import Index, Row, entry_key, split_key
 from supervisor.mechanism.cache.memory import MemoryLevel, TrimLevel
-from supervisor.mechanism.cache.records import Record, StoredOutput, check_of, parts_of, unpack
+from supervisor.mechanism.cache.records import Record, StoredOutput, check_of, parts_of, split, unpack
 from supervisor.mechanism.cache.values import NewValue, publish_value
 from supervisor.policy.cache.entry import Entry, Key
 from supervisor.policy.cache.keys import CacheStep
@@ -147,19 +147,26 @@ class Store:
         if number is None:
             return None
         key = entry_key(content, number)
-        row = self.memory.get(key) or self.index.get(content, number)
-        got = self._read(content, number, row) if row is not None else None
-        if got is None or row is None:
+        row = self.memory.get(key)
+        got: Got | None = None
+        if row is not None and row.value is not None:  # it was checked when it was taken in
+            record = unpack(row.record)
+            got = Got(record, split(record, row.value), [])
+        elif (row := self.index.get(content, number)) is not None:
+            got = self._read(content, number, row)
+        if got is None:
             self.note_miss(key, number)
-            return None
-        self.memory.put(key, row)
-        self.note_hit(key, number)
+        else:
+            self.note_hit(key, number)
         return got
 
     def inline_parts(self, content: bytes, number: int, record: Record) -> list[bytes] | None:
         """Returns the outputs of an inline entry by its record; None, and the entry dropped, where they are damaged."""
         key = entry_key(content, number)
-        row = self.memory.get(key) or self.index.get(content, number)
+        row = self.memory.get(key)
+        if row is not None and row.value is not None:
+            return split(record, row.value)
+        row = self.index.get(content, number)
         parts = parts_of(record, row.value) if row is not None and row.value is not None else None
         if row is None or parts is None:
             self.drop_damaged(content, number)
@@ -391,4 +398,5 @@ class Store:
         if parts is None:
             self.drop_damaged(content, number)
             return None
+        self.memory.put(entry_key(content, number), row)
         return Got(record, parts, [])
