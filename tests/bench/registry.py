@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
-from tests.bench import coverage, footprint, images, kills, overshoot, rest, temp, throughput, thumbnails
+from tests.bench import cache, coverage, footprint, images, kills, overshoot, rest, temp, throughput, thumbnails
 from tests.bench.rows import Row
 from tests.bench.terms import Terms
 
@@ -27,6 +27,10 @@ BENCHMARKS: dict[str, Entry] = {
     "overshoot": Entry(2, overshoot.run, "memory past the hard limit at 1 GB/s"),
     "memory": Entry(2, footprint.run, "memory of the supervisor and 4 idle workers"),
     "temp": Entry(4, temp.run, "temp files left behind by the killed, and the loop while 100,000 are deleted"),
+    "cache": Entry(4, cache.single, "single look-ups of the cache, against diskcache"),
+    "cache-rerun": Entry(4, cache.second_run, "a gallery looked up again: outputs in place, outputs gone"),
+    "cache-hits": Entry(4, cache.hit_rates, "what the cache finds again on known loads, against LRU"),
+    "cache-index": Entry(4, cache.index, "an index of a million entries: its file and its memory"),
     "images": Entry(5, images.run, "thumbnails by class of image, against Pillow and libvips called bare"),
     "coverage": Entry(5, coverage.run, "files of a folder that are read, against the bare engines"),
     "rest": Entry(2, rest.run, "processor time of a supervisor at rest"),
