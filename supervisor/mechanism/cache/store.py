@@ -312,16 +312,6 @@ class Store:
 
     # ---- policy and figures
 
-    def change_policy(self, name: PolicyName) -> None:
-        """Takes another policy from now on, also after a restart. What is kept stays. Raises ValueError."""
-        if name not in POLICY_NAMES:
-            raise ValueError(f"no policy {name!r}; known: {', '.join(POLICY_NAMES)}")
-        self.save_policy()
-        self.index.keep("policy", name)
-        self.settings = msgspec.structs.replace(self.settings, policy=None)
-        self._load_policy()
-        self.commit()
-
     def save_policy(self) -> None:
         """Writes what the policy learned."""
         self.index.keep(f"policy {self.policy.name}", self.policy.dump())
@@ -345,7 +335,10 @@ class Store:
             self.seen_before.load(state)
 
     def choose(self, name: PolicyName) -> None:
-        """Changes the policy, for good: what the one before learned is kept for its return."""
+        """Takes another policy from now on, also after a restart; what the one before learned is kept for its return.
+
+        A policy that the settings name goes before it.
+        """
         self.save_policy()
         self.index.keep("policy", name)
         self._load_policy()
