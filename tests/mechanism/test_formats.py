@@ -254,3 +254,15 @@ def test_large_photos_pass_and_bombs_do_not(tmp_path: Path) -> None:
     assert (
         report.error is not None and report.error.kind == "too_many_pixels" and "4,294,967,296" in report.error.message
     )
+
+
+def test_what_fuzzing_found_stays_mended(tmp_path: Path) -> None:
+    content = bytearray(raw_file(previews()))
+    at = content.index(struct.pack("<HHI", 0x0103, 3, 1))
+    content[at + 4 : at + 8] = bytes(4)  # a compression without a value
+    assert run(tmp_path, "p.nef", bytes(content))[0].error is None
+    for byte in range(0x80, 0x100, 8):  # libvips quotes what it read in its error, and it is not UTF-8
+        for place in range(330, 345):
+            broken = HEIC[:place] + bytes([byte]) + HEIC[place + 1 :]
+            report = Bench(tmp_path).run(write(tmp_path, "p.heic", broken), step("probe"))
+            assert report.error is None or report.error.kind in ("corrupt", "unsupported", "too_many_pixels"), place

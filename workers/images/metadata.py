@@ -167,6 +167,10 @@ def kept(policy: str, found: Metadata) -> Kept:
         return NOTHING
     directories = exif.directories(found.exif)
     if policy == "copyright":
-        named = {tag: value for tag, value in directories["image"].items() if tag in (_ARTIST, _COPYRIGHT)}
+        named = {
+            tag: value
+            for tag, value in directories["image"].items()
+            if tag in (_ARTIST, _COPYRIGHT) and isinstance(value, str)
+        }
         return Kept(exif.block(named) if named else b"", b"")
     return Kept(exif.upright(found.exif), _TURNED.sub(rb"\g<1>1", found.xmp))

@@ -77,7 +77,7 @@ def _of_directories(descriptor: int, head: bytes, file_bytes: int) -> list[tuple
         waiting += [*tags.get(_SUB_DIRECTORIES, ()), *tags.get(_EXIF, ()), following]
         places += zip(tags.get(_JPEG_AT, ()), tags.get(_JPEG_BYTES, ()), strict=False)
         places += zip(tags.get(_JPEG_FROM_RAW, ())[:1], tags.get(0, ()), strict=False)
-        if tags.get(_COMPRESSION, (0,))[0] in (6, 7) and len(tags.get(_STRIPS, ())) == 1:
+        if tags.get(_COMPRESSION, ())[:1] in ((6,), (7,)) and len(tags.get(_STRIPS, ())) == 1:
             places += zip(tags[_STRIPS], tags.get(_STRIP_BYTES, ()), strict=False)
     return places
 

@@ -29,7 +29,8 @@ def stripped(content: bytes, kind: formats.Format, block: bytes, *, copyright_to
     tags = {
         tag: value
         for tag, value in directories["image"].items()
-        if (tag == _ORIENTATION and value in range(2, 9)) or (copyright_too and tag in (_ARTIST, _COPYRIGHT))
+        if (tag == _ORIENTATION and isinstance(value, int) and 2 <= value <= 8)
+        or (copyright_too and tag in (_ARTIST, _COPYRIGHT) and isinstance(value, str))
     }
     kept = exif.block(tags) if tags else b""
     try:

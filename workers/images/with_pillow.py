@@ -97,8 +97,11 @@ def metadata(image: Image.Image) -> Metadata:
     block = told.get("exif") or b""
     if image.format == "TIFF":
         tags: Any = image.tag_v2  # type: ignore[attr-defined]
-        xmp, iptc = tags.get(_TIFF_XMP, b""), tags.get(_TIFF_IPTC)
         block = _tiff_exif(image)
+        try:
+            xmp, iptc = tags.get(_TIFF_XMP, b""), tags.get(_TIFF_IPTC)
+        except REFUSALS:
+            xmp = iptc = b""  # a tag is decoded when it is asked for
     profile = told.get("icc_profile")
     return Metadata(
         exif=block if isinstance(block, bytes) else b"",

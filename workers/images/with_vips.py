@@ -1,6 +1,7 @@
 """Decoding with libvips: streams large images in little memory, and knows colours, 16 bits, SVG, HEIF.
 
 A JPEG with a gain map is read as the plain JPEG that it is: twice the memory buys nothing for a thumbnail.
+Its error is what the file's bytes made it say, which need not be UTF-8; pyvips then raises UnicodeDecodeError instead.
 One thread beside ours (VIPS_CONCURRENCY=1): the pool is the parallelism. No operation cache: no image comes
 twice. Loaders that libvips calls untrusted stay blocked, except SVG's. Spill files go to TMPDIR.
 """
@@ -54,7 +55,7 @@ def read_header(where: int | bytes, kind: formats.Format, file_bytes: int) -> He
             file_bytes=file_bytes,
             reader="vips",
         )
-    except vips.Error as error:
+    except (vips.Error, UnicodeDecodeError) as error:
         raise CannotDecode(_reason(error)) from error
 
 
@@ -72,7 +73,7 @@ def decode(where: int | bytes, header: Header, target: tuple[int, int], *, lenie
         )  # fmt: skip
         image = _eight_bits(image)
         pixels = image.write_to_memory()
-    except vips.Error as error:
+    except (vips.Error, UnicodeDecodeError) as error:
         if "out of memory" in str(error):
             raise MemoryError(_reason(error)) from error
         raise CannotDecode(_reason(error)) from error
@@ -91,7 +92,7 @@ def resized(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
         if (made.width, made.height) != size:  # a rounding of its own
             made = made.embed(0, 0, *size, extend="copy")
         return Image.frombuffer(picture.mode, size, made.write_to_memory(), "raw", picture.mode, 0, 1)
-    except vips.Error as error:
+    except (vips.Error, UnicodeDecodeError) as error:
         raise MemoryError(_reason(error)) from error
 
 
@@ -111,7 +112,7 @@ def metadata(where: int | bytes) -> dict[str, bytes]:
         image = vips.Image.new_from_source(_source(vips, where), "", access="sequential")
         names = {"exif": "exif-data", "xmp": "xmp-data", "iptc": "iptc-data", "icc": "icc-profile-data"}
         return {name: image.get(field) for name, field in names.items() if image.get_typeof(field)}
-    except vips.Error:
+    except (vips.Error, UnicodeDecodeError):
         return {}
 
 
