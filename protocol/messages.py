@@ -746,7 +746,8 @@ class Trimmed(FromWorker, frozen=True, kw_only=True):
 
 
 AnyRequest = (
-    Hello | OpenBatch | AddItems | CloseBatch | Progress | ListBatches | Results | ImageHashes | CancelBatch | RetryBatch
+    Hello | OpenBatch | AddItems | CloseBatch | Progress | ListBatches | Results | ImageHashes
+    | CancelBatch | RetryBatch
     | PauseWork | ResumeWork | StatusRequest | Why | Events | QuarantineList | QuarantineDrop | TempStats | TempReap
     | AskCache | Stop
 )  # fmt: skip

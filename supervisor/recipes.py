@@ -49,7 +49,7 @@ DESCRIPTIONS = {
 HIDDEN = frozenset({"noop"})
 """For benchmarks: works on nothing and writes nothing."""
 
-VALUES_ONLY = frozenset({"probe", "phash", "thumbhash", "palette", "sharpness", "noop"})
+VALUES_ONLY = frozenset({"probe", "phash", "embed", "thumbhash", "palette", "sharpness", "noop"})
 """Operations that write no file; any other one may."""
 
 

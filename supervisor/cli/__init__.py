@@ -42,6 +42,7 @@ VERBS = {
     "quarantine": ("quarantine", "images that killed their workers"),
     "temp": ("temp", "the workers' temp files: stats, reap"),
     "contact-sheet": ("contact_sheet", "a picture of all thumbnails for each directory of outputs"),
+    "duplicates": ("duplicates", "groups of near-duplicate images"),
     "recipes": ("settings", "list the recipes"),
     "config": ("settings", "show or check the settings"),
     "doctor": ("doctor", "check this machine and installation"),

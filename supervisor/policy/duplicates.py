@@ -5,7 +5,7 @@ again loses to its origin. What could be freed is what the others take on the di
 once, and not at all where the best is one of its names.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
@@ -37,13 +37,15 @@ def best_first(pictures: Iterable[Picture]) -> list[Picture]:
     return sorted(pictures, key=lambda each: (-each.width * each.height, -(each.size_bytes or 0), each.path))
 
 
-def group_of(pictures: Sequence[Picture], farthest: float | None = None) -> Group:
-    """Returns the group of alike images; `farthest` where they have no hashes to tell it by."""
+def bits_apart(ordered: Sequence[Picture]) -> float:
+    """Returns in how many bits the farthest differs from the first."""
+    return max(distance(ordered[0].hash or 0, each.hash or 0) for each in ordered)
+
+
+def group_of(pictures: Iterable[Picture], how_far: Callable[[Sequence[Picture]], float] = bits_apart) -> Group:
+    """Returns the group of alike images; `how_far` tells how far the farthest is from the first."""
     ordered = best_first(pictures)
-    best = ordered[0]
-    if farthest is None:
-        farthest = max(distance(best.hash or 0, each.hash or 0) for each in ordered)
-    return Group(pictures=ordered, distance_max=farthest, freed_bytes=_freed(ordered))
+    return Group(pictures=ordered, distance_max=how_far(ordered), freed_bytes=_freed(ordered))
 
 
 def most_first(groups: Iterable[Group]) -> list[Group]:

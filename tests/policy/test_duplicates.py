@@ -16,7 +16,7 @@ def test_the_distance_is_that_of_the_farthest_from_the_best() -> None:
     best = Picture(path="/a", width=9, height=9, hash=0b0111)
     near, far = Picture(path="/b", hash=0b0011), Picture(path="/c", hash=0b1000)
     assert group_of([far, near, best]).distance_max == 4
-    assert group_of([far, best], 0.25).distance_max == 0.25
+    assert group_of([far, best], lambda ordered: 0.25).distance_max == 0.25
 
 
 def test_only_what_another_name_does_not_hold_is_freed() -> None:
@@ -25,6 +25,6 @@ def test_only_what_another_name_does_not_hold_is_freed() -> None:
     copy = Picture(path="/c", width=9, height=9, size_bytes=70, file=(1, 2))
     copy_linked = Picture(path="/d", width=9, height=9, size_bytes=70, file=(1, 2))
     unseen = Picture(path="/e", width=9, height=9)
-    assert group_of([unseen, copy_linked, linked, copy, best], 0).freed_bytes == 70
-    little = group_of([best, linked], 0)
-    assert most_first([little, group_of([best, copy], 0)])[-1] is little
+    assert group_of([unseen, copy_linked, linked, copy, best]).freed_bytes == 70
+    little = group_of([best, linked])
+    assert most_first([little, group_of([best, copy])])[-1] is little

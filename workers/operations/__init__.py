@@ -26,6 +26,7 @@ Reads = Literal["nothing", "name", "header", "pixels"]
 MODULES: dict[str, str] = {
     "function": "workers.operations.function",
     "convert": "workers.operations.convert",
+    "embed": "workers.operations.embed",
     "noop": "workers.operations.noop",
     "palette": "workers.operations.palette",
     "phash": "workers.operations.phash",

@@ -2,7 +2,8 @@
 
 pHash: the 8 x 8 lowest frequencies (DCT-II) of the 32 x 32 grey picture, each bit whether it is above their
 median; dHash: whether each of 9 x 8 grey values is brighter than its left neighbour. Bits row by row, most
-significant first, as the widespread `imagehash` orders them, so that hashes can be compared with its.
+significant first, as the widespread `imagehash` orders them, so that hashes can be compared with its. The image's size
+goes with them, so that of two that look alike the better is known.
 """
 
 import math
@@ -27,7 +28,7 @@ def _run(work: Work, parameters: Parameters) -> dict[str, Any]:
     scale = min(1.0, _SIDE / max(width, height))
     picture = work.source.picture(max(1, round(width * scale)), max(1, round(height * scale)))
     grey = flatten(picture).convert("L")
-    return {"phash": phash(grey), "dhash": dhash(grey)}
+    return {"phash": phash(grey), "dhash": dhash(grey), "width": width, "height": height}
 
 
 def phash(grey: Image.Image) -> str:

@@ -12,7 +12,7 @@ a switch interval (5 ms); one statement over `json_each` works without the GIL f
 * `records`    rows <-> the policy's data types
 * `batches`, `items`, `remembered`   the commands, each a function of (connection, command)
 * `retention`  what is forgotten, a step at a time
-* `queries`    requests that only read
+* `queries`    requests that only read; `hashes` one of them, what images look like
 * `writer`     a group of commands -> one transaction -> events
 * `sync`       outputs reach the disk before their rows do
 * `stalls`     told once that the disk refuses, once that it takes again

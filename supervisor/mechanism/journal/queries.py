@@ -11,7 +11,7 @@ import msgspec
 from protocol import messages as m
 from protocol.errors import UnknownBatch
 from protocol.paths import describe, item_path
-from supervisor.mechanism.journal import remembered
+from supervisor.mechanism.journal import hashes, remembered
 from supervisor.mechanism.journal.records import (
     STATE_NAMES,
     STATE_NUMBERS,
@@ -84,6 +84,8 @@ def answer(connection: sqlite3.Connection, request: m.AnyRequest, live: Live) ->
     match request:
         case m.Results():
             return _results(connection, request)
+        case m.ImageHashes():
+            return hashes.read(connection, request)
         case m.Progress():
             return _progress(connection, request, live)
         case m.ListBatches():

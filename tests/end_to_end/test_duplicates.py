@@ -1,0 +1,102 @@
+"""`supervisor duplicates` on real files: copies, smaller, compressed and turned ones; with a supervisor and without."""
+
+import io
+import json
+import os
+import shutil
+
+from PIL import Image
+
+from tests.end_to_end.bed import Bed, Ended
+from tests.galleries import write
+from workers import specimens
+
+HASHED = [{"operation": "phash"}]
+
+
+def jpeg(picture: Image.Image, quality: int) -> bytes:
+    """Returns the picture compressed so much."""
+    into = io.BytesIO()
+    picture.save(into, "JPEG", quality=quality)
+    return into.getvalue()
+
+
+def fill(bed: Bed) -> None:
+    """Writes two photos, each with its likes, and some that are like no other."""
+    first, second = specimens.photo(900, 600, seed=1), specimens.photo(800, 800, seed=2)
+    write(bed.photos, "first.jpg", jpeg(first, 92))
+    write(bed.photos, "first-copy.jpg", jpeg(first, 92))
+    write(bed.photos, "first-small.png", specimens.encoded(first.resize((300, 200)), "PNG"))
+    write(bed.photos, "first-poor.jpg", jpeg(first, 25))
+    write(bed.photos, "first-turned-by-exif.jpg", specimens.jpeg(first, orientation=8))
+    write(bed.photos, "first-turned.jpg", jpeg(first.rotate(90, expand=True), 92))
+    write(bed.photos, os.fsencode("sub/second-") + b"\xff.jpg", jpeg(second, 90))
+    write(bed.photos, "sub/second-half.jpg", jpeg(second.resize((400, 400)), 90))
+    for seed in range(10, 16):
+        write(bed.photos, f"other{seed}.jpg", jpeg(specimens.photo(640, 480, seed), 85))
+
+
+def groups(ended: Ended) -> list[list[str]]:
+    """Returns the names in each group, the best first."""
+    assert ended.code == 0, ended.err
+    rows = [json.loads(line) for line in ended.out.splitlines()]
+    assert [row["group"] for row in rows] == list(range(1, len(rows) + 1))
+    return [[os.path.basename(each["path"]) for each in row["images"]] for row in rows]
+
+
+FIRST = {"first.jpg", "first-copy.jpg", "first-small.png", "first-poor.jpg", "first-turned-by-exif.jpg"}
+
+
+def test_copies_smaller_and_poorer_ones_are_found_with_and_without_a_supervisor(bed: Bed) -> None:
+    fill(bed)
+    bed.write_config(hashed=HASHED)
+    supervisor = bed.start()
+    submitted = bed.run("submit", bed.photos, "--recipe", "hashed", "--wait", "--json")
+    assert submitted.code == 0, submitted.err
+    running = bed.run("duplicates", "--json")
+    found = groups(running)
+    assert [set(group) for group in found] == [FIRST, {"second-\ufffd.jpg", "second-half.jpg"}]
+    assert found[0][0] in FIRST - {"first-small.png", "first-poor.jpg"} and found[0][-1] == "first-small.png"
+    rows = running.rows
+    assert rows[0]["images"][0]["width"] == 900 and rows[0]["images"][0]["bytes"] > rows[0]["images"][-1]["bytes"]
+    assert "path_b64" in rows[1]["images"][0] and "path_b64" not in rows[1]["images"][1]
+    assert 0 <= rows[0]["distance_max"] <= 12 and len(rows[0]["images"][0]["hash"]) == 16
+
+    supervisor.signal(15)
+    assert supervisor.wait().code == 0
+    assert bed.run("duplicates", "--json").out == running.out
+    batch = json.loads(submitted.out.splitlines()[0])["batch"]
+    assert bed.run("duplicates", batch, "--json").out == running.out
+    assert [set(group) for group in groups(bed.run("duplicates", bed.photo("sub"), "--json"))] == [
+        {"second-\ufffd.jpg", "second-half.jpg"}
+    ]
+    assert next(set(group) for group in groups(bed.run("duplicates", "--by", "dhash", "--json"))) >= {
+        "first.jpg", "first-copy.jpg",
+    }  # fmt: skip
+    exact = groups(bed.run("duplicates", "--distance", "0", "--json"))
+    assert {"first.jpg", "first-copy.jpg"} <= set(exact[0])
+
+    shutil.rmtree(bed.photo("sub"))
+    os.unlink(bed.photo("first.jpg"))
+    os.link(bed.photo("first-copy.jpg"), bed.photo("first.jpg"))
+    told = bed.run("duplicates")
+    assert told.code == 0 and "keep" in told.out and "2 images are left out" in told.err
+    assert "1 groups of 5 images among 14" in told.err
+
+
+def test_what_cannot_be_meant_is_said(bed: Bed) -> None:
+    assert bed.run("duplicates").code == 3
+    write(bed.photos, "a.jpg", jpeg(specimens.photo(64, 64, seed=1), 90))
+    bed.write_config(sized=[{"operation": "probe"}])
+    assert bed.run("run", bed.photos, "--recipe", "sized").code == 0
+    ended = bed.run("duplicates")
+    assert ended.code == 0 and ended.out == "" and "no image known here has a phash" in ended.err
+    for words, sentence in (
+        (("nobatch",), "nobatch"),
+        (("./nowhere/here",), "is not a directory"),
+        (("--distance", "17"), "whole bits, 0 to 16"),
+        (("--distance", "0.1"), "whole bits, 0 to 16"),
+        (("--by", "vector", "--distance", "0.9"), "0 to 0.5"),
+    ):
+        ended = bed.run("duplicates", *words)
+        assert ended.code == 2 and sentence in ended.err, (words, ended.err)
