@@ -153,6 +153,7 @@ def on_outside(batch: Batch, slot: Slot, item: Item, error: ItemError | None) ->
         state="failed",
         tries=item.tries,
         slot=slot.index,
+        identity=item.identity,
         detail=detail_of_error(ItemError(kind="io", message=message)),
     )
     return [SettleItems(settlements=[settlement])]

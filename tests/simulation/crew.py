@@ -13,6 +13,7 @@ import msgspec
 
 from protocol import messages as m
 from supervisor.policy import events as e
+from tests.simulation.cache import MADE, content_of
 
 MB = 1_000_000
 BASELINE_BYTES = 60 * MB
@@ -27,6 +28,7 @@ GIANT_BYTES = 5_000 * MB
 KINDS = {
     "good": 60, "slow": 6, "leak": 6, "corrupt": 5, "crash": 3, "once": 4, "exit": 2, "hang": 1,
     "hog": 2, "medium": 4, "large": 5, "giant": 2, "machine": 2,
+    "outside": 2,
 }  # fmt: skip
 """How often each kind of image is drawn."""
 DEADLY = frozenset({"crash", "exit", "hang", "hog"})
@@ -217,6 +219,8 @@ class Worker:
             report = m.ItemReport(id=granted.id, outcome="deferred", seconds=0.0, needs_bytes=needs)
             return world.later(0.0005, lambda: self._end(report))
         report = m.ItemReport(id=granted.id, outcome="done", seconds=seconds, written=[granted.stem])
+        if grant.cache and random.random() < 0.95:
+            report = msgspec.structs.replace(report, made=MADE, content_hash=content_of(granted.stem))
         if kind == "crash" or (kind == "once" and not again):
             return world.later(seconds, lambda: self.die(-11))
         if kind == "exit":
@@ -239,6 +243,8 @@ class Worker:
             report = m.ItemReport(
                 id=granted.id, outcome="failed", seconds=seconds, error=m.ItemError(kind="corrupt", message="bad")
             )
+        if kind == "outside":
+            report = m.ItemReport(id=granted.id, outcome="outside", seconds=0.0)
         if kind == "machine" and again < 3:
             report = m.ItemReport(id=granted.id, outcome="machine", seconds=seconds)
         return world.later(seconds, lambda: self._end(report))

@@ -15,9 +15,11 @@ import msgspec
 from protocol import messages as m
 from supervisor.policy import commands as c
 from supervisor.policy import events as e
-from supervisor.policy.pool import Pool
+from supervisor.policy.cache.asked import LookUpItems, StoreItems
+from supervisor.policy.pool import AnyEvent, Pool
 from supervisor.policy.state import PoolSettings
 from supervisor.policy.watch_settings import WatchSettings
+from tests.simulation.cache import STEPS, Cache
 from tests.simulation.clients import Client, meddle
 from tests.simulation.crew import MB, SHARED_BYTES, Page, Worker
 from tests.simulation.invariants import check, check_commands, check_end
@@ -56,7 +58,7 @@ class World:
         self.news: dict[str, int] = {}
         """Batches about which the journal has news that the pool has not heard, and how many."""
         self.log: deque[str] = deque(maxlen=KEPT_EVENTS)
-        self._heap: list[tuple[float, int, int | None, Callable[[], e.AnyEvent | None]]] = []
+        self._heap: list[tuple[float, int, int | None, Callable[[], AnyEvent | None]]] = []
         self._order = 0
         self._synced_at = 0.0
         self.clients = [
@@ -78,11 +80,16 @@ class World:
             window_items=self.random.choice([12, 30, 10_000]),
             fetch_items=self.random.choice([4, 10]),
         )
+        self.cache: Cache | None = None
+        if seed % 2:
+            # Drawn last: worlds without a cache stay what they were.
+            self.cache = Cache(Random(seed), self.later)
+            self.settings = msgspec.structs.replace(self.settings, cache_steps={"r": STEPS})
         self.pool = self._new_pool()
 
     # ---- time ------------------------------------------------------------------------------------
 
-    def later(self, seconds: float, act: Callable[[], e.AnyEvent | None], *, for_ever: bool = False) -> None:
+    def later(self, seconds: float, act: Callable[[], AnyEvent | None], *, for_ever: bool = False) -> None:
         """Lets something happen; it is forgotten when the supervisor dies before, unless it is `for_ever`."""
         self._order += 1
         life = None if for_ever else self.life
@@ -139,7 +146,7 @@ class World:
             if after is not None and after <= self.now and self.pool.running:
                 raise Violation(f"the deadline {after} stays in the past (it is {self.now})")
 
-    def hand(self, event: e.AnyEvent) -> None:
+    def hand(self, event: AnyEvent) -> None:
         """Gives the pool an event, checks everything, and executes what it decided."""
         self.events += 1
         if self.faults and self.random.random() < 0.01:
@@ -205,7 +212,7 @@ class World:
             return
         self.later(self.random.expovariate(4.0), self._one_fault, for_ever=True)
 
-    def _one_fault(self) -> e.AnyEvent | None:
+    def _one_fault(self) -> AnyEvent | None:
         self._trouble()
         if not self.faults:
             return None
@@ -238,7 +245,7 @@ class World:
                 paths = [self.journal.path(row.item) for row in self.journal.rows.values()] or ["/in/good-1"]
                 self._request(b"meddler", meddle(self.random, names, paths))
 
-    def _unstall(self) -> e.AnyEvent | None:
+    def _unstall(self) -> AnyEvent | None:
         self.stalled = False
         self._commit_later()
         return e.JournalRecovered()
@@ -296,8 +303,10 @@ class World:
                 self.later(self.random.uniform(0.001, 0.02), lambda: self._start(command))
             case c.TerminateWorker() | c.KillWorker():
                 self._signal(command)
-            case c.BuryWorker() | c.GiveBackMemory():
+            case c.BuryWorker() | c.GiveBackMemory() | c.TrimCache():
                 pass
+            case LookUpItems() | StoreItems():
+                self._ask_cache(command)
             case c.Reply():
                 self._answer(command.peer, command.answer)
             case c.Query():
@@ -310,11 +319,18 @@ class World:
             case _:
                 self._submit(command)
 
+    def _ask_cache(self, command: LookUpItems | StoreItems) -> None:
+        assert self.cache is not None, f"there is no cache for {command}"
+        if isinstance(command, LookUpItems):
+            self.cache.look_up(command)
+        else:
+            self.cache.store(command)
+
     def _worker(self, slot: int, incarnation: int) -> Worker | None:
         worker = self.crew.get(slot)
         return worker if worker is not None and worker.incarnation == incarnation and worker.alive else None
 
-    def _start(self, command: c.StartWorker) -> e.AnyEvent:
+    def _start(self, command: c.StartWorker) -> AnyEvent:
         if self.faults and self.random.random() < 0.05:
             return e.StartFailed(slot=command.slot, incarnation=command.incarnation, reason="no memory")
         worker = Worker(self, self.pages[command.slot], command.slot, command.incarnation)
@@ -331,7 +347,7 @@ class World:
         elif command.slot not in self.crew or self.crew[command.slot].incarnation < command.incarnation:
             self.later(0.03, lambda: self._signal(c.KillWorker(slot=command.slot, incarnation=command.incarnation)))
 
-    def _sample(self) -> e.AnyEvent:
+    def _sample(self) -> AnyEvent:
         blind = self.faults and self.random.random() < 0.03
         samples = [
             e.WorkerSample(
@@ -372,11 +388,11 @@ class World:
                 self.news[name] = self.news.get(name, 0) + 1
             self._tell(event)
 
-    def _tell(self, event: e.AnyEvent) -> None:
+    def _tell(self, event: AnyEvent) -> None:
         self.later(0.0005, lambda: event)
 
 
-def _batches_of(event: e.AnyEvent) -> list[str]:
+def _batches_of(event: AnyEvent) -> list[str]:
     """The batches whose rows an event of the journal tells to have changed."""
     match event:
         case e.ItemsRetried(record=record):

@@ -318,6 +318,16 @@ class CacheThread:
             self._told(f"the cache in {self._directory} cannot be used now: {again}")
 
     def _lose_store(self) -> None:
+        # What was half done goes with the store: kept, it would wake the thread again and again until it is back.
+        if self._hashing is not None:
+            ticket, hashing = self._hashing
+            hashing.close()
+            self._hashing = None
+            self._tell(self._outstanding.answer(ticket, [], _missed(hashing.later.command, hashing.later.wanted.id)))
+        if self._verb is not None:
+            _, answer = self._verb
+            self._verb = None
+            answer(OSError(f"the cache in {self._directory} was lost meanwhile"))
         if self._store is not None:
             with contextlib.suppress(sqlite3.Error):
                 self._store.index.abandon()
