@@ -1,6 +1,6 @@
 """The cache as the policy sees it: it answers every item once, in one part or two, sooner or later.
 
-Images of a kind with near numbers have the same content (`good-3`, `good-4`, `good-5`). What was kept is found for
+Images of a kind with near numbers have the same content (`good-3`, `good-4`). What was kept is found for
 as long as the cache keeps it; a look-up may be slow or give up (a miss that tells no content), and its answer may
 find the batch cancelled, read again, or gone.
 """
@@ -16,7 +16,7 @@ from supervisor.policy.cache.asked import CacheHit, CacheMiss, LookedUp, LookUpI
 from supervisor.policy.cache.keys import step_of
 
 STEPS = (step_of("noop", 1, {}),)
-ALIKE = 3
+ALIKE = 10
 MADE = ItemMade((1, 2, 3, 4, 5), 6, [StepMade(0.01)], msgspec.Raw(b"[]"))
 _DETAIL = b'{"error":null,"outputs":[],"values":{},"warnings":[]}'
 
