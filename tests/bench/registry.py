@@ -4,7 +4,19 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
-from tests.bench import cache, coverage, footprint, images, kills, overshoot, rest, temp, throughput, thumbnails
+from tests.bench import (
+    cache,
+    coverage,
+    duplicates,
+    footprint,
+    images,
+    kills,
+    overshoot,
+    rest,
+    temp,
+    throughput,
+    thumbnails,
+)
 from tests.bench.rows import Row
 from tests.bench.terms import Terms
 
@@ -33,5 +45,6 @@ BENCHMARKS: dict[str, Entry] = {
     "cache-index": Entry(4, cache.index, "an index of a million entries: its file and its memory"),
     "images": Entry(5, images.run, "thumbnails by class of image, against Pillow and libvips called bare"),
     "coverage": Entry(5, coverage.run, "files of a folder that are read, against the bare engines"),
+    "duplicates": Entry(4, duplicates.run, "near-duplicates among 100,000 images"),
     "rest": Entry(2, rest.run, "processor time of a supervisor at rest"),
 }

@@ -4,11 +4,14 @@ import io
 import json
 import os
 import shutil
+from importlib.util import find_spec
 
+import pytest
 from PIL import Image
 
 from tests.end_to_end.bed import Bed, Ended
 from tests.galleries import write
+from tests.onnx_models import pooling_model
 from workers import specimens
 
 HASHED = [{"operation": "phash"}]
@@ -100,3 +103,41 @@ def test_what_cannot_be_meant_is_said(bed: Bed) -> None:
     ):
         ended = bed.run("duplicates", *words)
         assert ended.code == 2 and sentence in ended.err, (words, ended.err)
+
+
+MISSING = [name for name in ("numpy", "onnxruntime") if find_spec(name) is None]
+
+
+@pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)} (the extra 'embed')")
+def test_vectors_of_a_model_find_them_too_from_inside_the_sandbox(bed: Bed) -> None:
+    fill(bed)
+    model = os.fsdecode(write(bed.directory, "models/pooling.onnx", pooling_model()))
+    step = {"operation": "embed", "model": model, "size": 32, "fit": "squash", "mean": [0.5, 0.5, 0.5]}
+    bed.write_config(seen=[step])
+    supervisor = bed.start()
+    submitted = bed.run("submit", bed.photos, "--recipe", "seen", "--wait", "--json")
+    assert submitted.code == 0, submitted.err
+    words = ("duplicates", "--by", "vector", "--distance", "0.01", "--json")
+    running = bed.run(*words)
+    found = [set(group) for group in groups(running)]
+    assert FIRST in found and {"second-\ufffd.jpg", "second-half.jpg"} in found
+    assert all(row["images"][0]["hash"] is None and 0 <= row["distance_max"] < 0.05 for row in running.rows)
+    write(bed.photos, "late.jpg", jpeg(specimens.photo(900, 600, seed=1).resize((450, 300)), 60))
+    assert bed.run("submit", bed.photo("late.jpg"), "--recipe", "seen", "--wait").code == 0
+    supervisor.signal(15)
+    assert supervisor.wait().code == 0
+    assert FIRST | {"late.jpg"} in [set(group) for group in groups(bed.run(*words))]
+    batch = json.loads(submitted.out.splitlines()[0])["batch"]
+    assert FIRST in [set(group) for group in groups(bed.run(*words, batch))]
+    assert len(groups(bed.run(*words, bed.photo("sub")))) == 1
+
+
+@pytest.mark.skipif(not MISSING, reason="numpy and onnxruntime are installed")
+def test_what_vectors_need_is_named(bed: Bed) -> None:
+    bed.start()
+    ended = bed.run("duplicates", "--by", "vector")
+    if "numpy" in MISSING:
+        assert ended.code == 70 and "pip install 'gallery-supervisor[embed]'" in ended.err
+    bed.write_config(seen=[{"operation": "embed", "model": os.fsdecode(write(bed.directory, "m", pooling_model()))}])
+    ended = bed.run("run", bed.photos, "--recipe", "seen", state=os.path.join(bed.directory, "t"))
+    assert ended.code != 0 and "pip install 'gallery-supervisor[embed]'" in ended.err

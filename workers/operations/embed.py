@@ -13,6 +13,7 @@ import functools
 import hashlib
 import math
 import os
+from importlib.util import find_spec
 from typing import Any, Literal, NamedTuple
 
 from PIL import Image
@@ -28,7 +29,7 @@ MAX_NUMBERS = 8192
 _PIECE_BYTES = 1024 * 1024
 _WIDEST = 4
 """A picture longer than so many times its width is squeezed a little before it is cropped, not decoded in full."""
-_MISSING = "needs onnxruntime and numpy: install the extra, pip install 'gallery-supervisor[embed]' ({})"
+_MISSING = "{} not installed: install the extra, pip install 'gallery-supervisor[embed]'"
 
 
 class Embed(Parameters, frozen=True, kw_only=True):
@@ -73,16 +74,15 @@ def _digest(descriptor: int) -> str:
     return digest.hexdigest()
 
 
+@functools.cache
 def _runtime() -> Any:
-    """Imports what the extra brings; numpy's own library must not start a thread for each core. Raises ValueError."""
+    """Imports what runs the model: in the worker, since it starts a thread at once, which a template must not have.
+    Each of them would otherwise start one for every core."""
     for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(variable, "1")
-    try:
-        import numpy
-        import onnxruntime
-    except ImportError as error:
-        raise ValueError(_MISSING.format(error)) from error
-    assert numpy is not None
+    import onnxruntime
+
+    onnxruntime.disable_telemetry_events()
     return onnxruntime
 
 
@@ -92,7 +92,9 @@ def _check(parameters: Embed) -> None:
     if not all(math.isfinite(each) and each for each in parameters.deviation):
         raise ValueError(f"deviation: {parameters.deviation}: each must be a number other than 0")
     _model(parameters.model)
-    _runtime()
+    missing = [name for name in ("numpy", "onnxruntime") if find_spec(name) is None]
+    if missing:
+        raise ValueError(_MISSING.format(", ".join(missing)))
 
 
 @functools.lru_cache(maxsize=1)
