@@ -151,6 +151,7 @@ class Bed:
         self.environment |= {
             "PYTHONPATH": ROOT, "SUPERVISOR_STATE": self.state, "SUPERVISOR_CONFIG": self.config,
             "SUPERVISOR_WORKERS": "2", "SUPERVISOR_DRAIN": "5s", "PYTHONWARNINGS": "error",
+            "SUPERVISOR_CACHE": "no",  # drills run the same images again and want them worked on
         }  # fmt: skip
         self._commands: list[Command] = []
         self._clients: list[Client] = []
