@@ -7,9 +7,10 @@ import msgspec
 import pytest
 
 from protocol.messages import ImageHash, ImageHashes, ImageHashesPage, Problem, Recipe, Step
-from supervisor.mechanism.journal import batches, hashes, items, schema
-from supervisor.policy.commands import CreateBatch, InsertItems
+from supervisor.mechanism.journal import batches, hashes, items, retention, schema
+from supervisor.policy.commands import CreateBatch, InsertItems, SweepRetention
 from supervisor.policy.items import Settlement
+from supervisor.policy.retention import Retention, Rule
 from tests.mechanism.journal_bed import record
 
 HASHED = Recipe(name="hashed", steps=[Step(operation="phash")])
@@ -106,3 +107,16 @@ def test_an_unknown_batch_is_said(connection: sqlite3.Connection) -> None:
     answer = hashes.read(connection, ImageHashes(batch="nobody"))
     assert isinstance(answer, Problem) and answer.code == "unknown_batch"
     assert read_all(connection) == ([], 1)
+
+
+def test_hashes_are_kept_when_retention_drops_the_large_results(connection: sqlite3.Connection) -> None:
+    large = {"probe": {"width": 3, "height": 2, "exif": "x" * 2_000}}
+    settle(connection, "a", [value(1, width=3, height=2) | large, large], 1)
+    connection.execute("UPDATE batches SET state = 'finished', finished_at = 10")
+    sweep = SweepRetention(retention=Retention(general=Rule(age_seconds=1_000, results_age_seconds=100)))
+    for _ in range(3):
+        retention.step(connection, sweep, 500.0, {})
+    left = [row[0] for row in connection.execute("SELECT detail FROM items ORDER BY id")]
+    assert "exif" not in left[0] and "probe" not in left[0] and "values" not in msgspec.json.decode(left[1])
+    assert all("values dropped" in detail for detail in left)
+    assert [(each.value, each.width) for each in read_all(connection)[0]] == [(f"{1:016x}", 3)]

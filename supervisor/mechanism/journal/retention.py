@@ -24,7 +24,8 @@ ROWS_A_STEP = 1_000
 """Some 10 ms with their index entries."""
 BATCHES_A_STEP = 100
 LARGE_BYTES = 1_024
-"""A detail above it gives its values up: verdict, error and outputs of an image take less."""
+"""A detail above it gives its values up: verdict, error and outputs of an image take less. Perceptual hashes, some 100
+bytes, are kept: a gallery is compared long after it was worked through."""
 FREE_PAGES_KEPT = 256
 PAGES_A_STEP = 250
 """A megabyte: each page is moved and logged."""
@@ -37,8 +38,10 @@ _FINISHED = """SELECT json_group_array(json_array(number, kind, max(used_at, fin
     WHERE state IN ('finished', 'cancelled') AND finished_at IS NOT NULL"""
 _SLICE = """SELECT json_group_array(json_array(id, stem, state, tries)) FROM
     (SELECT id, stem, state, tries FROM items WHERE batch = ? ORDER BY stem LIMIT ?)"""
-_THIN = """UPDATE items SET detail = json_set(json_remove(detail, '$.values'), '$.warnings',
-        json(json_insert(coalesce(json_extract(detail, '$.warnings'), '[]'), '$[#]', ?)))
+_THIN = """UPDATE items SET detail = json_set(CASE WHEN json_extract(detail, '$.values.phash') IS NULL
+        THEN json_remove(detail, '$.values')
+        ELSE json_set(detail, '$.values', json_object('phash', json_extract(detail, '$.values.phash'))) END,
+        '$.warnings', json(json_insert(coalesce(json_extract(detail, '$.warnings'), '[]'), '$[#]', ?)))
     WHERE batch = ? AND settled > ? AND settled <= ? AND length(CAST(detail AS BLOB)) > ? AND json_valid(detail)
     AND json_extract(detail, '$.values') IS NOT NULL"""
 
