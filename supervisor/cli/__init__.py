@@ -41,6 +41,7 @@ VERBS = {
     "events": ("why", "the last decisions; --follow for those to come"),
     "quarantine": ("quarantine", "images that killed their workers"),
     "temp": ("temp", "the workers' temp files: stats, reap"),
+    "cache": ("cache", "results kept by content: stats, trim, clear, verify, policy"),
     "contact-sheet": ("contact_sheet", "a picture of all thumbnails for each directory of outputs"),
     "duplicates": ("duplicates", "groups of near-duplicate images"),
     "recipes": ("settings", "list the recipes"),

@@ -40,7 +40,9 @@ def lend(state: PoolState, now: float) -> list[Command]:
     full = state.queue.in_the_way()
     if full is not None:
         full.rewind(state.away_ids(full) | full.settling_ids)
-    commands += [_fetch(state, batch) for batch in state.queue.wants_fetch()]
+    # What is fetched may be found in the cache and settled without a lease: not while nothing shall go on.
+    if state.paused is None and not state.draining:
+        commands += [_fetch(state, batch) for batch in state.queue.wants_fetch()]
     commands += prepare(state, now)
     if not may_admit(state, now):
         return commands
