@@ -10,7 +10,7 @@ from protocol import messages as m
 from supervisor.policy import commands as c
 from supervisor.policy import events as e
 from supervisor.policy.items import Item
-from supervisor.policy.pool import Pool
+from supervisor.policy.pool import AnyEvent, Pool
 from supervisor.policy.state import PoolSettings
 from supervisor.policy.watch_settings import MB, WatchSettings
 from supervisor.policy.worker import Worker
@@ -61,13 +61,13 @@ class Story:
 
     # ---- telling ---------------------------------------------------------------------------------
 
-    def feed(self, event: e.AnyEvent) -> list[c.Command]:
+    def feed(self, event: AnyEvent) -> list[c.Command]:
         """Tells the pool, and the journal what the pool decided."""
         self.heard = []
         self._hand(event)
         return self.heard
 
-    def _hand(self, event: e.AnyEvent) -> None:
+    def _hand(self, event: AnyEvent) -> None:
         commands = self.pool.handle(event, self.clock.now)
         self.heard += commands
         for command in commands:
