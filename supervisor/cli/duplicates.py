@@ -18,12 +18,13 @@ from supervisor.cli.find import Answerer, ask, connect_or_read
 from supervisor.cli.naming import absolute, relative
 from supervisor.cli.options import Verb
 from supervisor.cli.output import path_fields, print_json, say, shown, table
-from supervisor.policy.alike import MAX_DISTANCE, group_hashes
+from supervisor.policy.alike import HASH_BITS, MAX_DISTANCE, group_hashes
 from supervisor.policy.duplicates import Group, Picture, group_of, most_first
 from supervisor.policy.sizes import human
 
 DEFAULT_BITS = 6
 """Of 64. Copies made smaller or compressed again differ in 0 to 4; two of 100,000 unrelated photos hardly ever in 6."""
+FLAT_BITS = 8
 DEFAULT_COSINE = 0.05
 MAX_COSINE = 0.5
 _EXAMPLES = """  supervisor duplicates photos --distance 4
@@ -213,7 +214,14 @@ def _text(number: int, group: Group) -> str:
         for place, each in enumerate(group.pictures)
     ]
     listing = table(("", "PIXELS", "SIZE", "IMAGE"), rows, right="PIXELS SIZE").split("\n", 1)[1]
-    return f"{head}{human(group.freed_bytes)} in the others\n{listing}\n"
+    first = group.pictures[0].hash
+    flat = "\n  flat pictures, which their hashes hardly tell apart: look at them" if _is_flat(first) else ""
+    return f"{head}{human(group.freed_bytes)} in the others{flat}\n{listing}\n"
+
+
+def _is_flat(value: int | None) -> bool:
+    """A hash has about as many bits set as not, unless there was nothing to see."""
+    return value is not None and min(value.bit_count(), HASH_BITS - value.bit_count()) < FLAT_BITS
 
 
 VERBS = {"duplicates": Verb(_configure, _run, examples=_EXAMPLES)}

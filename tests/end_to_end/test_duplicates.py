@@ -84,7 +84,17 @@ def test_copies_smaller_and_poorer_ones_are_found_with_and_without_a_supervisor(
     os.link(bed.photo("first-copy.jpg"), bed.photo("first.jpg"))
     told = bed.run("duplicates")
     assert told.code == 0 and "keep" in told.out and "2 images are left out" in told.err
+    assert "flat" not in told.out
     assert "1 groups of 5 images among 14" in told.err
+
+
+def test_flat_pictures_are_a_group_with_a_warning(bed: Bed) -> None:
+    for name, colour in (("red", (200, 0, 0)), ("blue", (0, 0, 200))):
+        write(bed.photos, f"{name}.png", specimens.encoded(Image.new("RGB", (300, 200), colour), "PNG"))
+    bed.write_config(hashed=HASHED)
+    assert bed.run("run", bed.photos, "--recipe", "hashed").code == 0
+    told = bed.run("duplicates")
+    assert told.code == 0 and "red.png" in told.out and "flat pictures" in told.out and "look at them" in told.out
 
 
 def test_what_cannot_be_meant_is_said(bed: Bed) -> None:

@@ -20,6 +20,8 @@ from workers.operations import Operation, Parameters, Work
 _SIDE = 128
 """Pixels of the picture it is made from: four times the 32 it looks at."""
 _GRID, _LOW = 32, 8
+_DECIMALS = 6
+"""Of a flat picture nothing is left but the errors of the arithmetic, which would pass for a pattern."""
 _COSINES = [[math.cos(math.pi * k * (2 * n + 1) / (2 * _GRID)) for n in range(_GRID)] for k in range(_LOW)]
 
 
@@ -36,7 +38,7 @@ def phash(grey: Image.Image) -> str:
     pixels = grey.resize((_GRID, _GRID), Image.Resampling.LANCZOS).tobytes()
     rows = [pixels[at : at + _GRID] for at in range(0, _GRID * _GRID, _GRID)]
     across = [[sum(map(mul, row, wave)) for row in rows] for wave in _COSINES]
-    low = [sum(map(mul, across[x], _COSINES[y])) for y in range(_LOW) for x in range(_LOW)]
+    low = [round(sum(map(mul, across[x], _COSINES[y])), _DECIMALS) for y in range(_LOW) for x in range(_LOW)]
     middle = median(low)
     return _hex([value > middle for value in low])
 
