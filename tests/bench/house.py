@@ -14,7 +14,7 @@ from typing import Self
 
 from protocol.client import Client
 from protocol.errors import NoSupervisor
-from protocol.messages import BatchProgress, Status
+from protocol.messages import AskCache, BatchProgress, Status
 from protocol.paths import to_token
 from supervisor.mechanism.state import StateDirectory
 
@@ -86,7 +86,8 @@ class House:
         until(lambda: all(worker.state == "IDLE" for worker in self.status().workers), "all workers idle")
 
     def run(self, recipe: str, root: str, names: Sequence[str], out: str | None = None) -> float:
-        """Returns the seconds from the first submission to the last committed result. Every item must be done."""
+        """Returns the seconds from the first submission to the last committed result. Every item must be done, none
+        of them found in the cache: see `forget`."""
         began = time.perf_counter()
         name = self.submit(recipe, root, names, out)
         progress = self.finished(name)
@@ -94,6 +95,19 @@ class House:
         if progress.counts.done != len(names):
             raise AssertionError(f"{len(names)} items, but {progress.counts}")
         return passed
+
+    def run_cached(self, recipe: str, root: str, names: Sequence[str], out: str) -> float:
+        """The same where every item must be found in the cache."""
+        began = time.perf_counter()
+        progress = self.finished(self.submit(recipe, root, names, out))
+        passed = time.perf_counter() - began
+        if progress.counts.cached != len(names):
+            raise AssertionError(f"{len(names)} items to be found in the cache, but {progress.counts}")
+        return passed
+
+    def forget(self) -> None:
+        """Empties the cache."""
+        self.client.request(AskCache(verb="clear"), timeout_seconds=60.0)
 
     def submit(self, recipe: str, root: str, names: Sequence[str], out: str | None = None) -> str:
         """Submits a batch and returns its name once all of it is acknowledged."""

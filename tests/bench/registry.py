@@ -6,6 +6,7 @@ import msgspec
 
 from tests.bench import (
     cache,
+    cache_runs,
     coverage,
     duplicates,
     footprint,
@@ -41,6 +42,8 @@ BENCHMARKS: dict[str, Entry] = {
     "temp": Entry(4, temp.run, "temp files left behind by the killed, and the loop while 100,000 are deleted"),
     "cache": Entry(4, cache.single, "single look-ups of the cache, against diskcache"),
     "cache-rerun": Entry(4, cache.second_run, "a gallery looked up again: outputs in place, outputs gone"),
+    "cache-whole": Entry(4, cache_runs.second, "the same through a whole supervisor, submission to last commit"),
+    "cache-cost": Entry(4, cache_runs.first, "what keeping results costs a first run"),
     "cache-hits": Entry(4, cache.hit_rates, "what the cache finds again on known loads, against LRU"),
     "cache-index": Entry(4, cache.index, "an index of a million entries: its file and its memory"),
     "images": Entry(5, images.run, "thumbnails by class of image, against Pillow and libvips called bare"),
