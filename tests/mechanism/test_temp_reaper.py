@@ -14,7 +14,7 @@ import pytest
 
 from protocol.errors import TempRootUnusable
 from protocol.temp_name import TempName, host, labelled, parse, start_ticks, trash_name
-from supervisor.mechanism.temp import TempRoot, reap_offline, stats_offline
+from supervisor.mechanism.temp import TempRoot
 from supervisor.mechanism.temp.delete import Tally, delete
 from supervisor.mechanism.temp.directory import Changed, lock_alone, put_into_trash
 from tests.mechanism.temp_bed import OURS, SETTINGS, THEIRS, Bed, fill, hold, name_of
@@ -431,21 +431,3 @@ def test_deletion_is_done_in_small_steps(bed: Bed) -> None:
     os.close(descriptor)
     assert max(after - before for before, after in zip(seen, [*seen[1:], tally.files], strict=True)) <= 1
     assert (tally.files, bed.names()) == (40, [])
-
-
-# ---- where no supervisor runs --------------------------------------------------------------------
-
-
-def test_without_a_supervisor_the_same_is_told_and_done(tmp_path: Path) -> None:
-    root = tmp_path / "root"
-    fill(root / name_of(), files=4)
-    root.chmod(0o700)
-    usage = stats_offline(str(root), OURS, private=True)
-    assert (usage.files, usage.bytes, usage.by_source) == (4, 4 * 4096, {"thumbnail": 4 * 4096})
-    assert usage.leases == []
-    told = reap_offline(str(root), OURS, SETTINGS, private=True, dry_run=True)
-    assert (told.files, told.dry_run, len(os.listdir(root))) == (4, True, 1)
-    done = reap_offline(str(root), OURS, SETTINGS, private=True, dry_run=False)
-    assert (done.files, done.bytes, os.listdir(root)) == (4, 4 * 4096, [])
-    with pytest.raises(TempRootUnusable, match="No such file"):
-        stats_offline(str(tmp_path / "nowhere"), OURS, private=True)
