@@ -111,9 +111,10 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"{given.directory!r} is no directory")
     try:
         for path, count in make(given.directory):
-            print(count, path, sep="\t", flush=True)
+            sys.stdout.write(f"{count}\t{path}\n")
+            sys.stdout.flush()
     except OSError as error:
-        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
+        sys.stderr.write(f"{error.filename}: {error.strerror}\n")
         return 1
     return 0
 

@@ -146,7 +146,9 @@ def _count_death(state: PoolState, slot: Slot, worker: Worker, death: Death, eve
     state.totals["restarts"] += 1
     if batch is not None:
         batch.restarts += 1
-    delay = slot.restarting.died(now, worker.items_done, state.random)
+    # Somebody else's kill says nothing about whether a worker can start: it is replaced at once.
+    outside = death.cause == "killed_outside"
+    delay = 0.0 if outside else slot.restarting.died(now, worker.items_done, state.random)
     slot.start_at = now + delay
     slot.note = f"restarts in {delay:.1f} s after dying early: {death.cause}" if delay else None
 

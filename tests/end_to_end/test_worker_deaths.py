@@ -50,7 +50,7 @@ def test_workers_killed_every_50_ms_lose_nothing_and_blame_nobody(big_bed: Bed) 
                 killed += 1
         return client.progress(batch).state == "finished"
 
-    wait_for(over, f"all {MANY} images have a verdict", 60)
+    wait_for(over, f"all {MANY} images have a verdict", 100)
     progress = client.progress(batch)
     assert killed >= 20
     assert progress.counts.done == MANY, progress

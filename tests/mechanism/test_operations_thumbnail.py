@@ -12,6 +12,7 @@ from PIL import Image, ImageCms
 from tests.galleries import write
 from tests.mechanism.performing import Bench, outputs, step
 from workers import specimens
+from workers.images import encode as encoding
 from workers.images.geometry import parse_size
 from workers.operations import thumbnail as thumbnails
 
@@ -159,7 +160,7 @@ def test_rungs_never_enlarge_and_are_always_written(tmp_path: Path) -> None:
 
 def test_rungs_of_one_size_are_encoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     encoded: list[tuple[int, int]] = []
-    encode = thumbnails.encode
+    encode = encoding.encode
 
     def counted(picture: Image.Image, *options: Any) -> bytes:
         encoded.append(picture.size)
