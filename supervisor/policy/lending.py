@@ -138,15 +138,16 @@ def _offer_large(state: PoolState, slot: Slot, batch: Batch, now: float) -> list
     for item in list(batch.special):
         # After a death by memory the figure is a guess from that death: it never makes the image too large.
         needs = min(item.needs_bytes, state.room_bytes()) if item.memory_charges else item.needs_bytes
+        room = state.fresh_room_bytes()
         wanted = int(needs * LARGE_MARGIN)
         if not others_idle and (item.memory_charges or wanted > free):
             continue
-        if needs > state.room_bytes():
+        if needs > room:
             batch.special.remove(item)
-            return refuse_too_large(state, batch, item, state.room_bytes())
+            return refuse_too_large(state, batch, item, room)
         if needs > free and _on_the_move(state, slot):
             return []
-        if needs > free and (fat := _fattest_idle(state, slot)) is not None:
+        if needs > free and (fat := _fattest_idle(state)) is not None:
             why = "a large image is next and needs the memory this idle worker holds"
             return recycle(state, fat, now, "large_image", why)
         if not holds(state, worker, batch, item):
@@ -161,15 +162,14 @@ def _on_the_move(state: PoolState, me: Slot) -> bool:
     return any(slot.worker is not None and slot is not me and slot.worker.state != "IDLE" for slot in state.slots)
 
 
-def _fattest_idle(state: PoolState, me: Slot) -> Slot | None:
-    """Returns the other idle worker that a replacement would make slimmer by most, None where none is worth it."""
+def _fattest_idle(state: PoolState) -> Slot | None:
+    """Returns the idle worker that a replacement would make slimmer by most, None where none is worth it."""
     fat = [
         slot
         for slot in _idle(state)
-        if slot is not me
-        and slot.worker is not None
+        if slot.worker is not None
         and slot.worker.items_done
-        and slot.worker.rss_bytes - slot.worker.baseline_bytes > WORTH_REPLACING_BYTES
+        and slot.worker.rss_bytes - state.slimmest_bytes() > WORTH_REPLACING_BYTES
     ]
     return max(fat, key=lambda slot: slot.worker.rss_bytes if slot.worker else 0, default=None)
 

@@ -189,7 +189,7 @@ def _on_deferred(
     # Deferred means more than was reserved: a figure that says otherwise must not make it come back for ever.
     reserved = lease.reserved_bytes
     item.needs_bytes = said.needs_bytes if said.needs_bytes > reserved else reserved + reserved // 10 + 1
-    room = state.room_bytes()
+    room = state.fresh_room_bytes()
     if item.needs_bytes > room:
         return refuse_too_large(state, batch, item, room)
     batch.special.append(item)

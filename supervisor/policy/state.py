@@ -180,6 +180,18 @@ class PoolState:
         """Returns what all leases together may take above the baselines."""
         return room_bytes(self.budget_bytes, self.own_bytes, self.baselines(), len(self.slots), self.settings.watch)
 
+    def slimmest_bytes(self) -> int:
+        """Returns the least RSS that a warm worker began with: what a replacement would hold."""
+        return min(
+            (slot.worker.baseline_bytes for slot in self.slots if slot.worker and slot.worker.baseline_bytes), default=0
+        )
+
+    def fresh_room_bytes(self) -> int:
+        """Returns the room there would be if every worker were a fresh one: what can ever be had. An image is too
+        large only if it is larger than this."""
+        slimmest = [min(self.baselines(), default=0)] * len(self.slots)
+        return room_bytes(self.budget_bytes, self.own_bytes, slimmest, len(self.slots), self.settings.watch)
+
     def share_bytes(self) -> int:
         """Returns one worker's equal part of the room."""
         return self.room_bytes() // len(self.slots)
