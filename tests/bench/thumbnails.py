@@ -36,18 +36,21 @@ def run(terms: Terms) -> Iterator[Row]:
 
 
 def _compare(terms: Terms, name: str, root: str, names: list[str], place: str, chunk: int) -> Row:
-    """Both warm, one after the other, into fresh directories of one file system, the order swapped each time."""
+    """Both warm, one after the other, into fresh directories of one file system, the order swapped each time. Without
+    the cache: the peer keeps nothing for a second run either (what keeping costs is the row `cache-cost`)."""
     ours: list[float] = []
     theirs: list[float] = []
     tokens = [to_token(os.fsencode(each)) for each in names]
-    with House("--nice", str(NICE), workers=WORKERS) as house, barepool.start(WORKERS, NICE, True) as pool:
+    with (
+        House("--cache", "no", "--nice", str(NICE), workers=WORKERS) as house,
+        barepool.start(WORKERS, NICE, True) as pool,
+    ):
         house.run("thumbs", to_token(os.fsencode(root)), tokens[:8], os.path.join(place, "warm"))
         barepool.seconds(pool, names[:8], root, os.path.join(place, "warm-peer"), 1)
         for number in range(terms.runs):
             for turn in (0, 1):
                 out = os.path.join(place, f"out-{number}-{turn}")
                 os.sync()  # neither pays for what the other left to be written
-                house.forget()  # every run is a first run, with all that keeping its results costs
                 if turn == number % 2:
                     ours.append(len(names) / house.run("thumbs", to_token(os.fsencode(root)), tokens, out))
                 else:
