@@ -19,7 +19,8 @@ from protocol.errors import StateDirectoryUnusable
 APPLICATION_ID = 0x47534A31
 """Four bytes in the file's header ("GSJ1") that tell our journal from any other SQLite file."""
 
-CACHE_KIBIBYTES = 8192
+CACHE_KIBIBYTES = 2048
+"""SQLite's own default. Four times as much made the supervisor 6 MB larger after 100,000 items, and not faster."""
 WAL_PAGES = 4000
 """A checkpoint follows the commit that makes the WAL longer than this: 16 MB at 4 KiB a page."""
 WAL_LIMIT_BYTES = 64 * 1024 * 1024
