@@ -20,11 +20,13 @@ from random import SystemRandom
 import msgspec
 
 from protocol import kernel
+from protocol.errors import StateDirectoryUnusable
 from protocol.launch import CatalogueRecipe, TemplatePlan, WorkerStart
 from protocol.recorder import RecorderReader, create
 from supervisor import __version__
 from supervisor.config import Config, StartSummary
 from supervisor.mechanism.cache import CacheThread, default_limit
+from supervisor.mechanism.cache.offline import read_figures
 from supervisor.mechanism.chores import Chores
 from supervisor.mechanism.crew import Crew
 from supervisor.mechanism.hands import Hands, Letter
@@ -220,7 +222,7 @@ def _open_cache(
     if not config.cache:
         return None
     settings = CacheSettings(
-        limit_bytes=config.cache_bytes if config.cache_bytes is not None else default_limit(state.path),
+        limit_bytes=config.cache_bytes if config.cache_bytes is not None else default_limit(state.path, _held(state)),
         policy=config.cache_policy,
         memory_bytes=config.cache_memory_bytes,
         hard_links=config.cache_hard_links,
@@ -229,6 +231,14 @@ def _open_cache(
     cache.start()
     cache.retire({step.operation: step.version for steps in catalogue.values() for step in steps})
     return cache
+
+
+def _held(state: StateDirectory) -> int:
+    """Returns what the cache holds already: it counts as free, or the limit would shrink as the cache fills."""
+    try:
+        return read_figures(state.path, 0)[0].bytes
+    except StateDirectoryUnusable:
+        return 0
 
 
 def _open_temp(config: Config, state: StateDirectory, mailbox: Mailbox[Letter], log: Log) -> Keeper:

@@ -13,7 +13,8 @@ import hashlib
 import os
 import sqlite3
 import stat
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -96,11 +97,14 @@ class Finder:
             rows[row.number].append(row)
         strangers = [at for at, found in enumerate(rows) if not _same_file(found[0], stamps[at])]
         sizes = self._store.index.known_sizes(stamps[at].size_bytes for at in strangers) if strangers else set()
+        twins = _more_than_once(stamps[at].size_bytes for at in strangers)
         complete = len(known) == len(command.steps)
         now = int(self._store.clock())
         for at, (wanted, stamp, found) in enumerate(zip(items, stamps, rows, strict=True)):
             if not _same_file(found[0], stamp):
-                self._stranger(command, wanted, stamp, answers, may_be_copy=complete and stamp.size_bytes in sizes)
+                # Of one size with an image in the cache, or with another new one: worth a look at its bytes.
+                may_be_copy = (complete and stamp.size_bytes in sizes) or stamp.size_bytes in twins
+                self._stranger(command, wanted, stamp, answers, may_be_copy=may_be_copy)
                 continue
             content = bytes.fromhex(found[0].content)
             self._places.renew(asked[at], found[0], now, RENEW_SECONDS)
@@ -305,6 +309,10 @@ class Finder:
         for number in numbers:
             if number is not None:
                 self._store.note_miss(entry_key(content, number) if content is not None else None, number)
+
+
+def _more_than_once(sizes: Iterable[int]) -> set[int]:
+    return {size for size, count in Counter(sizes).items() if count > 1}
 
 
 def stamp_of(path: bytes) -> FileStamp | None:

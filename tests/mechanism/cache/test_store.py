@@ -206,7 +206,7 @@ def test_the_verbs(tmp_path: Path) -> None:
     left = bed.store.index.bytes
     assert run(clearing(bed.store)) == left
     assert bed.blobs() == [] and bed.store.stats().entries == 0
-    assert len(bed.find(*names).hash_later) == 0
+    assert bed.find(*names).hits == []
     bed.close()
 
 
