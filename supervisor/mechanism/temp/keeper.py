@@ -31,6 +31,8 @@ TURN_SECONDS = 0.002
 REST_SECONDS = 0.002
 """Between two turns: the loop, which shares the interpreter and the processor, comes first. 100,000 files then take
 some five seconds instead of three."""
+LAST_SECONDS = 1.0
+"""At a stop, what has been begun is deleted for so long; the next start does the rest."""
 RETRY_SECONDS = 0.02
 RETRIES_SECONDS = 10.0
 """Afterwards the sweeps look after it."""
@@ -68,6 +70,7 @@ class Keeper:
         self._look_at = self._sweep_at = self._retry_at = clock()
         self._sweeping = False
         self._stopping = False
+        self._stop_at = 0.0
         self._thread = threading.Thread(target=self._run, name="temp", daemon=True)
 
     def start(self) -> None:
@@ -107,7 +110,8 @@ class Keeper:
             try:
                 if task is not None:
                     task()
-                elif self._stopping:
+                elif self._stopping and (not self._jobs or self._clock() >= self._stop_at):
+                    self._jobs.clear()
                     return
                 self._periodic()
                 if task is None and self._jobs:
@@ -118,8 +122,8 @@ class Keeper:
     def _next(self) -> Callable[[], None] | None:
         """Returns what has come; waits for it only where there is nothing else to do."""
         try:
-            if self._jobs:
-                task = self._inbox.get(timeout=REST_SECONDS)
+            if self._jobs or self._stopping:
+                task = self._inbox.get(timeout=0.0 if self._stopping else REST_SECONDS)
             else:
                 due = min(self._look_at, self._sweep_at, self._retry_at if self._held else self._look_at)
                 task = self._inbox.get(timeout=max(0.0, due - self._clock()))
@@ -127,7 +131,7 @@ class Keeper:
             return None
         if task is None:
             self._stopping = True
-            self._jobs.clear()
+            self._stop_at = self._clock() + LAST_SECONDS
         return task
 
     def _turn(self, job: Job) -> None:
