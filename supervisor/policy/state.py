@@ -1,7 +1,6 @@
 """What the pool knows: the settings, the slots, the leases, the memory figures. Data; the services beside
 this file (`intake`, `lending`, `reports`, `deaths`, `care`, `stopping`) change it."""
 
-from collections import deque
 from random import Random
 
 import msgspec
@@ -10,7 +9,6 @@ from protocol.messages import LastDeath, Recipe, Totals
 from protocol.paths import item_path
 from supervisor.policy.batch_size import BatchSize
 from supervisor.policy.cache.keys import CacheStep
-from supervisor.policy.commands import Command, Note
 from supervisor.policy.interval import Growth
 from supervisor.policy.items import Item
 from supervisor.policy.levels import Level, Levels
@@ -143,8 +141,6 @@ class PoolState:
         self.heard_at = now
         """When a client last spoke, or a batch was last unfinished."""
         self.exit_code: int | None = None
-        self.told: deque[str] = deque(maxlen=64)
-        """Recent conditions already told, so that they are told once."""
 
     def epoch(self, now: float) -> float:
         """Returns a time of the loop's clock as seconds since the epoch."""
@@ -243,10 +239,3 @@ class PoolState:
     def snapshot_totals(self) -> Totals:
         """Returns the totals as clients see them."""
         return Totals(**self.totals)
-
-    def tell_once(self, key: str, note: Note) -> list[Command]:
-        """Returns the note unless the same condition has been told lately."""
-        if key in self.told:
-            return []
-        self.told.append(key)
-        return [note]
