@@ -13,7 +13,7 @@ import os
 import tempfile
 import tomllib
 from collections.abc import Collection, Mapping
-from typing import Any, get_args
+from typing import Any
 
 import msgspec
 
@@ -23,50 +23,16 @@ from protocol.launch import ImageLimits
 from protocol.messages import Recipe
 from protocol.sockets import MAX_IPC_PATH_BYTES
 from supervisor.kinds import read_kinds
-from supervisor.policy.cache.settings import POLICY_NAMES, PolicyName
+from supervisor.policy.cache.settings import PolicyName
 from supervisor.policy.retention import Retention, Rule, from_settings
 from supervisor.policy.temp import TempSettings
 from supervisor.policy.watch_settings import WatchSettings
 from supervisor.recipes import all_recipes, read_recipes
-from supervisor.values import Kind, parse
+from supervisor.settings import BY_NAME, PLAIN, SETTINGS, Setting
+from supervisor.values import parse
 
 PROGRAM = "gallery-supervisor"
 FRONTEND, BACKEND, EVENTS = "frontend", "backend", "events"
-
-
-class Setting(msgspec.Struct, frozen=True, kw_only=True):
-    """One setting. `name` is its flag without dashes in front; key and variable follow from it."""
-
-    name: str
-    field: str
-    kind: Kind
-    default: Any
-    help: str
-    section: str = ""
-    at_least: float | None = None
-    at_most: float | None = None
-    choices: tuple[str, ...] = ()
-    hidden: bool = False
-
-    @property
-    def flag(self) -> str:
-        """`--item-timeout`"""
-        return f"--{self.name}"
-
-    @property
-    def variable(self) -> str:
-        """`SUPERVISOR_ITEM_TIMEOUT`"""
-        return "SUPERVISOR_" + self.name.replace("-", "_").upper()
-
-    @property
-    def key(self) -> str:
-        """`item_timeout`, within its table `section`"""
-        return self.field if self.section else self.name.replace("-", "_")
-
-    @property
-    def key_path(self) -> str:
-        """`watch.elevated_share`: the key with its table."""
-        return f"{self.section}.{self.key}" if self.section else self.key
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,88 +100,6 @@ class StartSummary(msgspec.Struct, frozen=True, kw_only=True):
     """What a person should know: a limit smaller than asked for, unfinished batches that go on, a missing source."""
 
 
-_PLAIN = (
-    Setting(name="state", field="state_directory", kind="path", default=None,
-            help="directory of the queue and its endpoint [$XDG_STATE_HOME/gallery-supervisor]"),
-    Setting(name="socket", field="socket_directory", kind="path", default=None,
-            help="directory of the sockets [below the state directory, or a short one where that is too deep]"),
-    Setting(name="recipe", field="recipe", kind="text", default="thumbs",
-            help="recipe of a submission that names none [thumbs]"),
-    Setting(name="workers", field="workers", kind="count", default=None, at_least=1, at_most=1024,
-            help="worker processes [the cores this process may use]"),
-    Setting(name="memory", field="memory_bytes", kind="size", default=None, at_least=32 * 1024 * 1024,
-            help="what all processes together may use, e.g. 512M or 1.5G [control group's limit or machine]"),
-    Setting(name="item-timeout", field="item_timeout_seconds", kind="duration", default=60.0, at_least=0.1,
-            help="longest time one image may take, e.g. 90s or 5m [60s]"),
-    Setting(name="drain", field="drain_seconds", kind="duration", default=30.0, at_least=0,
-            help="how long a stop waits for images in progress [30s]"),
-    Setting(name="nice", field="nice", kind="count", default=10, at_least=-20, at_most=19,
-            help="niceness of the workers [10]"),
-    Setting(name="idle-io", field="idle_io", kind="switch", default=True,
-            help="yes or no: workers use the disk only when nobody else does [yes]"),
-    Setting(name="batch-size-max", field="batch_size_max", kind="count", default=512, at_least=1, at_most=4096,
-            help="most images a worker is given at once [512]"),
-    Setting(name="queue-max-items", field="queue_max_items", kind="count", default=5_000_000, at_least=1,
-            help="images that may wait; further submissions are refused [5000000]"),
-    Setting(name="sandbox", field="sandbox", kind="text", default="best-effort", choices=get_args(SandboxMode),
-            help="require, best-effort or off: keep workers to their images, outputs and temp directory [best-effort]"),
-    Setting(name="sandbox-read", field="sandbox_read", kind="text", default=None,
-            help="further directories that operations may read (models, fonts), separated by ':' [none]"),
-    Setting(name="temp", field="temp_directory", kind="path", default=None,
-            help="directory for the workers' temp files; several supervisors may share one [in the state directory]"),
-    Setting(name="retention-minutes", field="retention_minutes", kind="number", default=10_080.0, at_least=0.01,
-            help="finished batches not looked at for so long are forgotten [10080: 7 days]"),
-    Setting(name="retention-count", field="retention_count", kind="count", default=1_000, at_least=1,
-            help="finished batches kept, the least recently used go [1000]"),
-    Setting(name="cache", field="cache", kind="switch", default=True,
-            help="yes or no: keep results by content, so that the same image is not worked on twice [yes]"),
-    Setting(name="cache-size", field="cache_bytes", kind="size", default=None, at_least=0,
-            help="what the cache may take on the disk [5 % of what is free, at most 10 GB]"),
-    Setting(name="cache-policy", field="cache_policy", kind="text", default=None, choices=POLICY_NAMES,
-            help="who stays: cost, adaptive, lru, lfu or ttl [as chosen by 'cache policy', at first cost]"),
-    Setting(name="cache-memory", field="cache_memory_bytes", kind="size", default=50_000_000, at_least=0,
-            help="small values held in memory above the index [50MB]"),
-    Setting(name="cache-hard-links", field="cache_hard_links", kind="switch", default=False,
-            help="yes or no: deliver by hard link; saves space, but changing an output changes the cache [no]"),
-    Setting(name="exit-when-idle", field="exit_when_idle_seconds", kind="duration", default=None, at_least=0,
-            help="stop when there has been nothing to do for so long [never]", hidden=True),
-)  # fmt: skip
-
-
-def _section(section: str, struct: type[msgspec.Struct]) -> tuple[Setting, ...]:
-    """Returns a setting for every field of an embedded struct; the kind follows from the unit in its name."""
-    found = []
-    for field in msgspec.structs.fields(struct):
-        kind: Kind = "size" if field.name.endswith(("_bytes", "_bytes_per_second")) else "number"
-        if field.name.endswith("_seconds"):
-            kind = "duration"
-        elif field.type is int and kind == "number":
-            kind = "count"
-        words = field.name.replace("_bytes", "").replace("_seconds", "").replace("_", " ")
-        found.append(
-            Setting(
-                name=f"{section}-{field.name.replace('_', '-')}",
-                field=field.name,
-                kind=kind,
-                default=field.default,
-                help=f"{words} [{'none' if field.default is None else field.default}]",
-                section=section,
-            )
-        )
-    return tuple(found)
-
-
-SETTINGS: tuple[Setting, ...] = (
-    *_PLAIN,
-    *_section("limits", ImageLimits),
-    *_section("watch", WatchSettings),
-    *_section("reaper", TempSettings),
-)
-CLIENT_SETTINGS = frozenset({"state", "socket", "recipe"})
-"""What a client reads; the others concern the supervisor alone."""
-_BY_NAME = {setting.name: setting for setting in SETTINGS}
-
-
 class Reading:
     """What was read: values and their sources by setting name, and every fault found on the way."""
 
@@ -248,7 +132,7 @@ class Reading:
         self.faults += [f"reaper.{fault}" for fault in reaper.check()]
         self.faults += [f"limits.{f} must be at least 1" for f in limits.__struct_fields__ if getattr(limits, f) < 1]
         self.raise_faults()
-        plain = {s.field: self.values[s.name] for s in _PLAIN if s.field in Config.__struct_fields__}
+        plain = {s.field: self.values[s.name] for s in PLAIN if s.field in Config.__struct_fields__}
         plain["workers"] = plain["workers"] or usable_cores
         plain["state_directory"] = _utf8(self.state_directory)
         plain["socket_directory"] = plain["socket_directory"] or socket_directory(self.state_directory)
@@ -268,7 +152,7 @@ class Reading:
 
 def read(
     flags: Mapping[str, str | None],
-    names: Collection[str] = frozenset(_BY_NAME),
+    names: Collection[str] = frozenset(BY_NAME),
     environ: Mapping[str, str] | None = None,
 ) -> Reading:
     """Reads the settings `names` from flags (by setting name, and `config`), variables and the file.

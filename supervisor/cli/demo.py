@@ -31,6 +31,7 @@ from supervisor.cli.own import OwnSupervisor, child_environment
 from supervisor.cli.submission import Job, submit
 from supervisor.cli.tell import Bar, settled_of
 from supervisor.config import Reading, read
+from supervisor.mechanism.memory import open_process
 from supervisor.policy.sizes import human
 from supervisor.values import parse_size
 
@@ -194,16 +195,35 @@ def iter_decisions(answerer: Answerer) -> Iterator[Decision]:
 
 def _kill_one(client: Client) -> WorkerStatus | None:
     """Kills the busy worker that is farthest from its own memory limit, as a careless stranger would; None where
-    none was busy. Far from the limit, because a SIGKILL near it is taken for the kernel's."""
+    none could be had now. One that is near its limit is spared: a SIGKILL there is taken for the kernel's. It is held
+    while its memory is looked at again, or it could grow in between."""
     busy = [worker for worker in client.status().workers if worker.state == "BUSY" and worker.pid and worker.soft_bytes]
     for worker in sorted(busy, key=lambda one: one.rss_bytes - one.soft_bytes):
         assert worker.pid is not None
         try:
-            os.kill(worker.pid, signal.SIGKILL)
+            os.kill(worker.pid, signal.SIGSTOP)
+            number = signal.SIGKILL if _is_slim(client, worker) else signal.SIGCONT
+            os.kill(worker.pid, number)
         except ProcessLookupError:
             continue  # it was recycled since
-        return worker
+        if number == signal.SIGKILL:
+            return worker
     return None
+
+
+def _is_slim(client: Client, held: WorkerStatus) -> bool:
+    """Tells whether a worker that is held is at work and below its soft limit: when it was seen last, and now."""
+    seen = next((one for one in client.status().workers if one.pid == held.pid), None)
+    now = open_process(held.pid or 0)
+    if now is None:
+        return False
+    try:
+        sample = now.sample()
+    finally:
+        now.close()
+    if seen is None or seen.state != "BUSY" or sample is None:
+        return False
+    return max(seen.rss_bytes, sample.rss_bytes) < seen.soft_bytes
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -20,8 +20,9 @@ from protocol import kernel
 from protocol.errors import GalleryError
 from supervisor.cli.options import Verb, flags_of
 from supervisor.cli.output import print_json, table
-from supervisor.config import SETTINGS, Reading, read, socket_directory
+from supervisor.config import Reading, read, socket_directory
 from supervisor.policy.sizes import human
+from supervisor.settings import SETTINGS
 
 Verdict = Literal["ok", "warn", "fail"]
 

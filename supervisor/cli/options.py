@@ -5,7 +5,8 @@ from collections.abc import Callable, Collection
 
 import msgspec
 
-from supervisor.config import CLIENT_SETTINGS, SETTINGS, Reading, read
+from supervisor.config import Reading, read
+from supervisor.settings import CLIENT_SETTINGS, SETTINGS
 
 _SECTIONS = {"": "settings", "limits": "limits of an image", "watch": "memory watch", "reaper": "temp directory"}
 

@@ -8,9 +8,10 @@ from protocol.errors import GalleryError
 from supervisor.cli.find import endpoint_of
 from supervisor.cli.options import Verb, flags_of
 from supervisor.cli.output import print_json, say, table
-from supervisor.config import SETTINGS, Reading, default_file, read, socket_directory
+from supervisor.config import Reading, default_file, read, socket_directory
 from supervisor.policy.sizes import human
 from supervisor.recipes import BUILT_IN, DESCRIPTIONS, HIDDEN, all_recipes
+from supervisor.settings import SETTINGS
 from supervisor.values import show_duration
 
 _ALL = frozenset(setting.name for setting in SETTINGS)

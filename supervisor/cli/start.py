@@ -8,8 +8,9 @@ from protocol.errors import StateDirectoryUnusable
 from supervisor import __version__
 from supervisor.cli.options import Verb, flags_of
 from supervisor.cli.output import path_fields, print_json, say
-from supervisor.config import SETTINGS, Config, Reading, StartSummary, read
+from supervisor.config import Config, Reading, StartSummary, read
 from supervisor.policy.sizes import human
+from supervisor.settings import SETTINGS
 from supervisor.values import show_duration
 
 START_SETTINGS = frozenset(setting.name for setting in SETTINGS) - {"recipe"}

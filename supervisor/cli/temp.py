@@ -16,8 +16,9 @@ from protocol.sockets import is_listening
 from supervisor.cli.find import ask, endpoint_of
 from supervisor.cli.options import Verb, flags_of
 from supervisor.cli.output import path_fields, print_json, say, shown, table
-from supervisor.config import SETTINGS, Reading, read
+from supervisor.config import Reading, read
 from supervisor.policy.sizes import human
+from supervisor.settings import SETTINGS
 
 _SETTINGS = frozenset({"state", "socket", "temp"})
 _REAPER = frozenset(setting.name for setting in SETTINGS if setting.section == "reaper")

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from supervisor.cli import VERBS, main
-from supervisor.config import SETTINGS, read
+from supervisor.config import read
+from supervisor.settings import SETTINGS
 from tests.end_to_end.bed import Bed
 
 ROOT = Path(__file__).parents[2]

@@ -6,9 +6,10 @@ import pytest
 
 from protocol.errors import UsageError
 from protocol.sockets import MAX_IPC_PATH_BYTES
-from supervisor.config import SETTINGS, read, socket_directory
+from supervisor.config import read, socket_directory
 from supervisor.policy.sizes import human
 from supervisor.recipes import BUILT_IN
+from supervisor.settings import SETTINGS
 from supervisor.values import parse, parse_duration, parse_size, show_duration
 
 

@@ -1,0 +1,120 @@
+"""Worker -> supervisor."""
+
+from typing import Literal
+
+import msgspec
+
+from protocol.messages.base import ErrorKind, Message, Part
+
+
+class FromWorker(Message, frozen=True, kw_only=True):
+    """Base of what a worker says."""
+
+
+class Memory(Part, frozen=True, array_like=True):
+    """A worker's own figures, in bytes: resident, Python heap, native caches of libraries."""
+
+    rss_bytes: int
+    heap_bytes: int
+    native_bytes: int
+
+
+class Ready(FromWorker, frozen=True, kw_only=True):
+    """The worker is warm and takes leases."""
+
+    slot: int
+    incarnation: int
+    pid: int
+    memory: Memory
+    sandbox: str = "off"
+
+
+class Heartbeat(FromWorker, frozen=True, kw_only=True):
+    """Sent between items at most once a second, and every few seconds when idle."""
+
+    slot: int
+    incarnation: int
+    memory: Memory
+    items_done: int
+    current: int | None
+
+
+class ItemError(Part, frozen=True, kw_only=True):
+    """Why an item has no result."""
+
+    kind: ErrorKind
+    message: str
+
+
+Outcome = Literal["done", "failed", "deferred", "shunned", "machine", "outside"]
+
+
+class StepMade(Part, frozen=True, array_like=True):
+    """What one step made, for the cache: `outputs` are (path token, width, height, bytes), `values` its JSON object."""
+
+    seconds: float
+    outputs: list[tuple[str, int, int, int]] = []
+    values: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+class ItemMade(Part, frozen=True, array_like=True):
+    """What the cache needs to know of an item that is done. `stamp` is (device, inode, size, mtime_ns, ctime_ns) of
+    the image, the same before it was hashed (`hashed_at_ns` since the epoch) and after the last step; `warnings`
+    are those that the same bytes would give again."""
+
+    stamp: tuple[int, int, int, int, int]
+    hashed_at_ns: int
+    steps: list[StepMade]
+    warnings: msgspec.Raw
+
+
+class ItemReport(Part, frozen=True, kw_only=True, omit_defaults=True):
+    """What became of one item.
+
+    done, failed: settled. deferred: not decoded, its prediction `needs_bytes` is above the grant's
+    `memory_bytes`. shunned: still what was quarantined. machine: the machine is at fault (disk full, no
+    right to write); the item is retried when the supervisor thinks it is worth it. outside: the worker's
+    sandbox does not let it read the file; a worker started for it can.
+    `outputs`, `values` and `warnings` are passed on as they are.
+    """
+
+    id: int
+    outcome: Outcome
+    seconds: float
+    peak_bytes: int = 0
+    error: ItemError | None = None
+    outputs: msgspec.Raw = msgspec.Raw(b"[]")
+    values: msgspec.Raw = msgspec.Raw(b"{}")
+    warnings: msgspec.Raw = msgspec.Raw(b"[]")
+    written: list[str] = []
+    """Path tokens of the outputs, to be synced before the row says done."""
+    needs_bytes: int = 0
+    size_bytes: int = 0
+    mtime_ns: int = 0
+    version: str = ""
+    content_hash: str = ""
+    """SHA-256 of the input as it was read, in hexadecimal; empty unless the worker was told to hash."""
+    made: ItemMade | None = None
+    """For the cache; None where it was not asked for, or the image changed while it was worked on."""
+
+
+class Report(FromWorker, frozen=True, kw_only=True):
+    """Items of a lease that are over, those handed back unstarted, and whether the lease is finished."""
+
+    slot: int
+    incarnation: int
+    lease: int
+    items: list[ItemReport]
+    handed_back: list[int]
+    finished: bool
+    memory: Memory
+
+
+class Trimmed(FromWorker, frozen=True, kw_only=True):
+    """What a trim gave back, by means, in bytes."""
+
+    slot: int
+    incarnation: int
+    before_bytes: int
+    after_bytes: int
+    seconds: float

@@ -1,0 +1,65 @@
+"""Supervisor -> worker."""
+
+from protocol.messages.base import Message, Part
+from protocol.messages.recipes import Recipe
+
+
+class ToWorker(Message, frozen=True, kw_only=True):
+    """Base of what a worker is told."""
+
+
+class Root(Part, frozen=True, array_like=True):
+    """A submitted directory and the prefix of the stems below it."""
+
+    root: str
+    prefix: str
+
+
+class Granted(Part, frozen=True, array_like=True):
+    """One item of a lease.
+
+    `owned`: an output of that name is known to be ours and may be replaced. `shunned`: the image was
+    quarantined when it had this size, mtime and recipe version; unchanged, it is not opened again.
+    """
+
+    id: int
+    root: int
+    stem: str
+    owned: bool = False
+    shunned: tuple[int, int, str] | None = None
+
+
+class Grant(ToWorker, frozen=True, kw_only=True):
+    """A lease: these items, in this order, under one recipe.
+
+    `memory_bytes` is what one item may take above the worker's baseline: an item that is predicted to
+    need more is not decoded but reported `deferred` with its figure.
+    """
+
+    lease: int
+    batch: str
+    recipe: Recipe
+    out: str | None
+    overwrite: bool
+    strict: bool
+    submitted_at: float
+    memory_bytes: int
+    cache: bool = False
+    """Whether the results are to be kept: the worker then hashes the image and says what each step made."""
+    roots: list[Root]
+    items: list[Granted]
+
+
+class Shrink(ToWorker, frozen=True, kw_only=True):
+    """Keep at most `keep` items after the one in progress and hand the rest of the lease back."""
+
+    lease: int
+    keep: int
+
+
+class Trim(ToWorker, frozen=True, kw_only=True):
+    """Give memory back between items: gc, malloc_trim, native caches. Answer: `Trimmed`."""
+
+
+class Quit(ToWorker, frozen=True, kw_only=True):
+    """Finish the item in progress, hand the rest back, exit with 0."""
