@@ -110,6 +110,17 @@ class Report(FromWorker, frozen=True, kw_only=True):
     memory: Memory
 
 
+class Freed(Part, frozen=True, array_like=True):
+    """What one action of a clean-up gave back in a worker. `owner` is worker, or the operation that subscribed it."""
+
+    name: str
+    owner: str
+    before_bytes: int
+    after_bytes: int
+    seconds: float
+    error: str | None = None
+
+
 class Trimmed(FromWorker, frozen=True, kw_only=True):
     """What a trim gave back, by means, in bytes."""
 
@@ -118,3 +129,5 @@ class Trimmed(FromWorker, frozen=True, kw_only=True):
     before_bytes: int
     after_bytes: int
     seconds: float
+    tier: str = "moderate"
+    freed: list[Freed] = []

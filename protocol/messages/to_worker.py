@@ -60,6 +60,9 @@ class Shrink(ToWorker, frozen=True, kw_only=True):
 class Trim(ToWorker, frozen=True, kw_only=True):
     """Give memory back between items: gc, malloc_trim, native caches. Answer: `Trimmed`."""
 
+    tier: str = "moderate"
+    """gentle, moderate, aggressive or emergency: which actions are due."""
+
 
 class Quit(ToWorker, frozen=True, kw_only=True):
     """Finish the item in progress, hand the rest back, exit with 0."""
