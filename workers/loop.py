@@ -39,7 +39,7 @@ from protocol.messages import (
 )
 from protocol.paths import from_token, item_path
 from protocol.recorder import Recorder
-from workers import sandbox
+from workers import pressure, sandbox
 from workers.cleanup import CleanupRegistry, Moment
 from workers.memory import OwnMemory
 from workers.perform import Context, Job, perform
@@ -166,7 +166,7 @@ class WorkerLoop:
                     raise BadMessage(f"lease {message.lease} granted while {MAX_WAITING_GRANTS} others wait")
                 self._grants.append(message)
             case Trim():
-                self._trim()
+                self._trim(message)
             case Quit():
                 self._stop.asked = True
             case Shrink() | None:
@@ -311,9 +311,16 @@ class WorkerLoop:
             )
         )
 
-    def _trim(self) -> None:
+    def _trim(self, asked: Trim) -> None:
         began, before = _monotonic(), self._memory.rss_bytes()
-        self._memory.trim()
+        if asked.collect_cycles:
+            freed = pressure.collect(asked.collect_cycles, self._memory)
+        else:
+            freed = pressure.relieve(asked.tier, self._memory)
+        for action in freed:
+            if action.error is not None:
+                who = f"worker {self._start.slot}.{self._start.incarnation}"
+                print(f"{who}: clean-up {action.name!r} of {action.owner}: {action.error}", file=sys.stderr)
         self._send(
             Trimmed(
                 slot=self._start.slot,
@@ -321,6 +328,9 @@ class WorkerLoop:
                 before_bytes=before,
                 after_bytes=self._memory.rss_bytes(),
                 seconds=_monotonic() - began,
+                tier=asked.tier,
+                freed=freed,
+                cleanup=asked.cleanup,
             )
         )
 

@@ -85,13 +85,21 @@ class OwnMemory:
         return Memory(rss_bytes=self.rss_bytes(), heap_bytes=heap, native_bytes=native)
 
     def trim(self) -> None:
-        """Gives back what can be given back: garbage, libvips' cache of operations, the C library's free memory."""
+        """Gives back what can be given back: libvips' cache of operations, garbage, the C library's free memory."""
+        self.drop_native_caches()
         gc.collect()
+        self.trim_malloc()
+
+    def drop_native_caches(self) -> None:
+        """Empties libvips' cache of operations, where pyvips is loaded."""
         vips = sys.modules.get("pyvips")
         if vips is not None:
             limit = vips.cache_get_max()
             vips.cache_set_max(0)
             vips.cache_set_max(limit)
+
+    def trim_malloc(self) -> None:
+        """Gives the C library's free memory back to the system, where it can."""
         if _malloc_trim is not None:
             _malloc_trim(0)
         self._malloc_due = 0.0

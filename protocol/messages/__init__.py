@@ -14,6 +14,7 @@ since the epoch (UTC).
 
 from protocol.messages.answers import *
 from protocol.messages.base import *
+from protocol.messages.emergency import *
 from protocol.messages.from_worker import *
 from protocol.messages.memory import *
 from protocol.messages.recipes import *

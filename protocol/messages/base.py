@@ -1,6 +1,6 @@
 """What every message is made of: the two bases, the version, the limits, the words for states."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import msgspec
 
@@ -18,6 +18,9 @@ Number = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
 ItemState = Literal["pending", "leased", "done", "cached", "failed", "quarantined", "cancelled"]
 BatchState = Literal["accepted", "running", "paused", "finished", "cancelled"]
 WorkerState = Literal["STARTING", "IDLE", "BUSY", "DRAINING", "STOPPING", "KILLING", "GONE"]
+CleanupTier = Literal["gentle", "moderate", "aggressive", "emergency"]
+TIERS: tuple[CleanupTier, ...] = get_args(CleanupTier)
+"""In rising order."""
 ErrorKind = Literal["corrupt", "unsupported", "too_large", "too_many_pixels", "timeout", "crash", "memory", "io"]
 
 

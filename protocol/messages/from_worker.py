@@ -4,7 +4,7 @@ from typing import Literal
 
 import msgspec
 
-from protocol.messages.base import ErrorKind, Message, Part
+from protocol.messages.base import CleanupTier, ErrorKind, Message, Part
 
 
 class FromWorker(Message, frozen=True, kw_only=True):
@@ -129,5 +129,7 @@ class Trimmed(FromWorker, frozen=True, kw_only=True):
     before_bytes: int
     after_bytes: int
     seconds: float
-    tier: str = "moderate"
+    tier: CleanupTier = "moderate"
     freed: list[Freed] = []
+    cleanup: int = 0
+    """The number of the clean-up it belongs to, as it was told."""

@@ -1,6 +1,6 @@
 """Supervisor -> worker."""
 
-from protocol.messages.base import Message, Part
+from protocol.messages.base import CleanupTier, Message, Part
 from protocol.messages.recipes import Recipe
 
 
@@ -60,8 +60,12 @@ class Shrink(ToWorker, frozen=True, kw_only=True):
 class Trim(ToWorker, frozen=True, kw_only=True):
     """Give memory back between items: gc, malloc_trim, native caches. Answer: `Trimmed`."""
 
-    tier: str = "moderate"
-    """gentle, moderate, aggressive or emergency: which actions are due."""
+    tier: CleanupTier = "moderate"
+    """Which actions are due: those of this tier and of the ones below it."""
+    cleanup: int = 0
+    """The number of the clean-up it belongs to; 0: none, the worker alone is to shrink."""
+    collect_cycles: int = 0
+    """Instead of the tier's actions: collect garbage so many times, then malloc_trim."""
 
 
 class Quit(ToWorker, frozen=True, kw_only=True):
