@@ -6,6 +6,7 @@ what to use instead. The code is read with `ast`, never imported.
 
 import ast
 import fnmatch
+import itertools
 import os
 import re
 import subprocess
@@ -85,6 +86,11 @@ PURE_PROTOCOL = frozenset({"protocol", "protocol.messages", "protocol.errors", "
 IMPURE_CALLS = frozenset({"open", "print", "input", "exec", "eval", "__import__", "breakpoint"})
 PRINTERS = ("supervisor/cli/", "supervisor/mechanism/log.py", "workers/loop.py", "workers/entry.py",
             "workers/specimens.py", "workers/template.py")  # fmt: skip
+
+MODULES = {"pyzmq": "zmq", "pillow": "PIL"}
+"""Packages whose module is called otherwise."""
+LOADED_BY_NAME = frozenset({"pyvips_binary", "pi_heif"})
+"""pyvips loads the one, workers.images.heif the other by name: a plugin that a user may replace."""
 
 FILE_LINES, FUNCTION_LINES = 450, 70
 
@@ -226,26 +232,23 @@ def test_each_impure_module_has_one_owner() -> None:
 
 def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    names = {"pyzmq": "zmq", "pillow": "PIL"}
-    extra = project["optional-dependencies"]
-    needed = [*project["dependencies"], *extra["embed"]]
-    declared = {names.get(name, name) for name in map(_requirement, needed)}
+    extras = dict(project["optional-dependencies"])
+    for_tests, for_benchmarks = ({_module(one) for one in extras.pop(name)} for name in ("test", "bench"))
+    declared = {_module(one) for one in [*project["dependencies"], *itertools.chain(*extras.values())]}
     used = {found.module.split(".")[0] for source in sources(*CODE) for found in source.imports()}
     third_party = used - sys.stdlib_module_names - set(CODE)
-    # pyvips loads the one, workers.images.heif the other by name: a plugin that a user may replace.
-    assert third_party == declared - {"pyvips-binary", "pi-heif"}, "pyproject.toml and the imports disagree"
-    for_tests = {_requirement(one) for one in project["optional-dependencies"]["test"]}
+    assert third_party - LOADED_BY_NAME == declared - LOADED_BY_NAME, "pyproject.toml and the imports disagree"
     used_by_tests = {found.module.split(".")[0] for source in sources("tests") for found in source.imports()}
     # Peers of the benchmarks are optional: those that are not installed are named as missing.
-    peers = {"celery", "dask", "distributed", "pebble", "joblib", "loky", "ray"}
-    unknown = used_by_tests - sys.stdlib_module_names - set(CODE) - {"tests"} - declared - for_tests - peers
+    ours = set(CODE) | {"tests"} | declared | for_tests | for_benchmarks
+    unknown = used_by_tests - sys.stdlib_module_names - ours
     assert not unknown, f"tests import {sorted(unknown)}: add them to the test extra"
 
 
-def _requirement(text: str) -> str:
-    found = re.match(r"[A-Za-z0-9_.-]+", text)
+def _module(requirement: str) -> str:
+    found = re.match(r"[A-Za-z0-9_.-]+", requirement)
     assert found is not None
-    return found[0]
+    return MODULES.get(found[0], found[0].replace("-", "_"))
 
 
 def test_only_the_command_line_and_the_log_print() -> None:

@@ -13,6 +13,7 @@ from tests.bench import (
     images,
     kills,
     overshoot,
+    pressure,
     rest,
     temp,
     throughput,
@@ -49,5 +50,6 @@ BENCHMARKS: dict[str, Entry] = {
     "images": Entry(5, images.run, "thumbnails by class of image, against Pillow and libvips called bare"),
     "coverage": Entry(5, coverage.run, "files of a folder that are read, against the bare engines"),
     "duplicates": Entry(4, duplicates.run, "near-duplicates among 100,000 images"),
+    "pressure": Entry(3, pressure.run, "a mixed gallery in 512 MB, against the peers; and 1,000 photos in 300 MB"),
     "rest": Entry(2, rest.run, "processor time of a supervisor at rest"),
 }
