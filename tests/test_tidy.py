@@ -27,6 +27,7 @@ LAYERS = (
     ("supervisor",),  # the package itself: its version
     ("supervisor.policy",),
     ("supervisor.values", "supervisor.recipes", "supervisor.kinds", "supervisor.settings"),
+    ("supervisor.naming", "supervisor.walk"),
     ("supervisor.config",),
     ("supervisor.mechanism",),
     ("supervisor.loop",),

@@ -215,6 +215,23 @@ class Totals(Part, frozen=True, kw_only=True):
     kills: int = 0
 
 
+class RecipeTotals(Part, frozen=True, kw_only=True):
+    """What became of the images of one recipe since this supervisor started; `outcomes` counts by item state."""
+
+    recipe: str
+    operations: list[str]
+    outcomes: dict[str, int]
+
+
+class Durations(Part, frozen=True, kw_only=True):
+    """How long images took that workers worked on: `counts[i]` took at most `bounds_seconds[i]` and more than the bound
+    before it; the last count is of those above all bounds."""
+
+    bounds_seconds: list[float] = []
+    counts: list[int] = []
+    sum_seconds: float = 0.0
+
+
 class Status(Answer, frozen=True, kw_only=True):
     """The whole pool at this moment."""
 
@@ -231,6 +248,11 @@ class Status(Answer, frozen=True, kw_only=True):
     paused: str | None = None
     draining: bool = False
     loop_turn_p99_seconds: float = 0.0
+    by_recipe: list[RecipeTotals] = []
+    durations: Durations = Durations()
+    recycles_by_reason: dict[str, int] = {}
+    deaths_by_cause: dict[str, int] = {}
+    """Ends of workers that were not planned."""
 
 
 class Decision(Part, frozen=True, kw_only=True):

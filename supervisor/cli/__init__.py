@@ -7,7 +7,7 @@ is heavy (progress bars, SQLite) is imported by the verb that needs it.
 * `options`    flags that several verbs share, made from the table of settings
 * `output`     JSON, tables and one-line errors
 * `find`       the supervisor of a state directory, or its journal where none runs
-* `walk`, `naming`, `sources`   which files are meant, and what their outputs are called
+* `sources`, with `supervisor.walk` and `supervisor.naming`   which files are meant, and what their outputs are called
 * `submission` a job given to a supervisor
 * `tell`       the story of a batch: bar, rows, summary
 * the others   one verb or a family of verbs each

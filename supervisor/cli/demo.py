@@ -24,7 +24,6 @@ from protocol.errors import MachineError
 from protocol.messages import BatchProgress, Decision, Decisions, Events, WorkerStatus
 from supervisor.cli.demo_story import Seen, Story, unsound_outputs
 from supervisor.cli.find import Answerer, OfflineAnswerer, ask, iter_results
-from supervisor.cli.naming import Directory
 from supervisor.cli.options import Verb, flags_of
 from supervisor.cli.output import print_json, say
 from supervisor.cli.own import OwnSupervisor, child_environment
@@ -32,6 +31,7 @@ from supervisor.cli.submission import Job, submit
 from supervisor.cli.tell import Bar, settled_of
 from supervisor.config import Reading, read
 from supervisor.mechanism.memory import open_process
+from supervisor.naming import Directory
 from supervisor.policy.sizes import human
 from supervisor.values import parse_size
 

@@ -15,9 +15,9 @@ from protocol.errors import UsageError
 from protocol.messages import ImageHashes, ImageHashesPage
 from protocol.paths import from_token
 from supervisor.cli.find import Answerer, ask, connect_or_read
-from supervisor.cli.naming import absolute, relative
 from supervisor.cli.options import Verb
 from supervisor.cli.output import path_fields, print_json, say, shown, table
+from supervisor.naming import absolute, relative
 from supervisor.policy.alike import HASH_BITS, MAX_DISTANCE, group_hashes
 from supervisor.policy.duplicates import Group, Picture, group_of, most_first
 from supervisor.policy.sizes import human

@@ -15,7 +15,6 @@ from protocol.errors import NoSupervisor
 from protocol.messages import BatchProgress
 from protocol.sockets import is_listening
 from supervisor.cli.find import endpoint_of
-from supervisor.cli.naming import Listing
 from supervisor.cli.options import Verb, flags_of
 from supervisor.cli.output import print_json, say
 from supervisor.cli.own import OwnSupervisor
@@ -23,6 +22,7 @@ from supervisor.cli.start import START_SETTINGS
 from supervisor.cli.submission import Job, Submitted, add_job_arguments, check_recipe, read_job, submit
 from supervisor.cli.tell import Bar, exit_code_of, say_summary, summary_row
 from supervisor.config import Reading, read
+from supervisor.naming import Listing
 from supervisor.recipes import all_recipes
 
 SUPERVISOR_RESTARTS = 5

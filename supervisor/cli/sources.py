@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from protocol.errors import UsageError
 from protocol.paths import to_token
-from supervisor.cli.naming import Directory, Files, Listing, Source, absolute, directory_source, file_name
+from supervisor.naming import Directory, Files, Listing, Source, absolute, directory_source, file_name
 
 READ_BYTES = 1 << 16
 MAX_NAME_BYTES = 4096

@@ -11,12 +11,12 @@ from protocol.client import Client, OpenedBatch
 from protocol.errors import GalleryError, OutputClash, Refused, UsageError
 from protocol.messages import BatchClosed, Recipe, Welcome
 from protocol.paths import from_token, to_token
-from supervisor.cli.naming import Directory, Files, Listing, Source, absolute, may_clash
 from supervisor.cli.output import say
 from supervisor.cli.sources import check_output, listed_names, read_sources
-from supervisor.cli.walk import Walk
+from supervisor.naming import Directory, Files, Listing, Source, absolute, may_clash
 from supervisor.policy.retention import DEFAULT_KIND
 from supervisor.recipes import needs_output
+from supervisor.walk import Walk
 
 MAX_WARNINGS = 20
 """Unreadable directories named on standard error; the others are counted."""

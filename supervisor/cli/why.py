@@ -10,9 +10,9 @@ from protocol.errors import UsageError
 from protocol.messages import Decision, Decisions, Events, Why
 from protocol.paths import to_token
 from supervisor.cli.find import ask, connect, connect_or_read
-from supervisor.cli.naming import absolute
 from supervisor.cli.options import Verb
 from supervisor.cli.output import path_fields, print_json, say, shown, when
+from supervisor.naming import absolute
 
 _EXAMPLES = """  supervisor why worker 2
   supervisor why photos/huge.png"""

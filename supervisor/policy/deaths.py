@@ -66,6 +66,7 @@ def on_start_failed(state: PoolState, event: StartFailed, now: float) -> list[Co
     slot.worker = None
     slot.note = f"cannot start: {event.reason}"
     slot.last_death = LastDeath(cause="start_failed", at=state.epoch(now))
+    state.tallies.died("start_failed")
     delay = slot.restarting.died(now, 0, state.random)
     slot.start_at = now + delay if slot.wanted else None
     return [
@@ -144,6 +145,7 @@ def _count_death(state: PoolState, slot: Slot, worker: Worker, death: Death, eve
         return
     slot.restarts += 1
     state.totals["restarts"] += 1
+    state.tallies.died(death.cause)
     if batch is not None:
         batch.restarts += 1
     # Somebody else's kill says nothing about whether a worker can start: it is replaced at once.

@@ -303,6 +303,7 @@ def on_cancelled(state: PoolState, event: ItemsCancelled, now: float) -> list[Co
         return []
     batch.sweeping = False
     batch.counts["cancelled"] += event.count
+    state.tallies.outcome(batch.record.recipe, "cancelled", event.count)
     return end_if_complete(state, batch, now)
 
 

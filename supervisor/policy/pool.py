@@ -174,6 +174,7 @@ def _on_committed(state: PoolState, event: e.ItemsCommitted, now: float) -> list
         batch.counts[settlement.state] += 1
         if settlement.state != "cancelled":
             state.totals[settlement.state] += 1
+        state.tallies.settled(batch.record.recipe, settlement)
         if settlement.state == "done":
             batch.machine_pauses = 0
         if settlement.identity or settlement.made is not None:

@@ -16,6 +16,7 @@ from supervisor.policy.limits import Limits, Widenings, room_bytes, worker_limit
 from supervisor.policy.queue import FETCH_ITEMS, WINDOW_ITEMS, Batch, Queue
 from supervisor.policy.restart import Restarts
 from supervisor.policy.retention import Retention
+from supervisor.policy.tallies import Tallies
 from supervisor.policy.watch_settings import WatchSettings
 from supervisor.policy.worker import Worker
 
@@ -115,6 +116,7 @@ class PoolState:
             "done": 0, "cached": 0, "failed": 0, "quarantined": 0,
             "recycles": 0, "restarts": 0, "batch_shrinks": 0, "kills": 0,
         }  # fmt: skip
+        self.tallies = Tallies()
         self.levels = Levels(settings.watch)
         self.widenings = Widenings(settings.watch)
         self.shrunk_at = now

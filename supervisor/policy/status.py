@@ -26,6 +26,10 @@ def status(state: PoolState, request_id: int | str, now: float) -> m.Status:
         totals=state.snapshot_totals(),
         paused=why_not_working(state),
         draining=state.draining,
+        by_recipe=state.tallies.by_recipe(),
+        durations=state.tallies.durations(),
+        recycles_by_reason=dict(state.tallies.recycles),
+        deaths_by_cause=dict(state.tallies.deaths),
     )
 
 

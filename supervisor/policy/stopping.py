@@ -66,6 +66,7 @@ def recycle(
         return []
     slot.recycles += 1
     state.totals["recycles"] += 1
+    state.tallies.recycled(reason)
     batch = state.queue.batches.get(slot.last_batch or "")
     if batch is not None:
         batch.recycles[reason] = batch.recycles.get(reason, 0) + 1

@@ -7,10 +7,10 @@ import pytest
 
 from protocol.errors import UsageError
 from protocol.paths import from_token, to_token
-from supervisor.cli import walk as walk_module
-from supervisor.cli.naming import Directory, Files, Listing, absolute, may_clash
+from supervisor import walk as walk_module
 from supervisor.cli.sources import check_output, listed_names, read_sources
-from supervisor.cli.walk import Walk, has_image_name, is_image_head
+from supervisor.naming import Directory, Files, Listing, absolute, may_clash
+from supervisor.walk import Walk, has_image_name, is_image_head
 
 JPEG = b"\xff\xd8\xff\xe0" + b"\0" * 20
 
