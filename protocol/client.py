@@ -48,6 +48,8 @@ from protocol.messages import (
     ItemsAdded,
     ItemState,
     ListBatches,
+    MemoryReport,
+    MemoryRequest,
     OpenBatch,
     PauseWork,
     Problem,
@@ -171,6 +173,10 @@ class Client:
     def status(self) -> Status:
         """Returns the whole pool at this moment."""
         return self._ask(StatusRequest(), Status)
+
+    def memory(self) -> MemoryReport:
+        """Returns everything known about memory."""
+        return self._ask(MemoryRequest(), MemoryReport)
 
     def why(self, *, slot: int | None = None, path: str | None = None, limit: int = 200) -> list[Decision]:
         """Returns the decisions about one worker or one image (path token), oldest first."""

@@ -50,6 +50,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     idle_io: bool = True
     batch_size_max: int = 512
     queue_max_items: int = 5_000_000
+    batches_max: int = 10_000
+    decisions_kept: int = 50_000
     exit_when_idle_seconds: float | None = None
     sandbox: SandboxMode = "best-effort"
     sandbox_read: str | None = None

@@ -97,6 +97,7 @@ def _open(config: Config, closing: contextlib.ExitStack) -> tuple[Hands, Pool, S
     closing.callback(temp.root.close)
     journal = Journal(state.path, mailbox.post)
     recovered = _recover(config, state, journal, log)
+    journal.keep_decisions(config.decisions_kept)
     make_private_directory(config.socket_directory)
     router = Router(frontend=config.frontend_endpoint, backend=config.backend_endpoint, events=config.events_endpoint)
     closing.callback(router.close)
@@ -289,6 +290,7 @@ def _settings(config: Config, budget: Budget, catalogue: Catalogue) -> PoolSetti
         drain_seconds=config.drain_seconds,
         batch_size_max=config.batch_size_max,
         queue_max_items=config.queue_max_items,
+        batches_max=config.batches_max,
         exit_when_idle_seconds=config.exit_when_idle_seconds,
         retention=config.retention,
         confined=config.sandbox != "off" and kernel.offer().landlock_abi > 0,

@@ -25,12 +25,13 @@ AnyRequest = (
     Hello | OpenBatch | AddItems | CloseBatch | Progress | ListBatches | Results | ImageHashes
     | CancelBatch | RetryBatch
     | PauseWork | ResumeWork | StatusRequest | Why | Events | QuarantineList | QuarantineDrop | TempStats | TempReap
-    | AskCache | Stop
+    | AskCache | Stop | MemoryRequest
 )  # fmt: skip
 AnyAnswer = (
     Problem | Welcome | BatchOpened | ItemsAdded | BatchClosed | BatchProgress | Batches | ResultsPage | ImageHashesPage
     | Done
     | Status | Decisions | QuarantineEntries | TempUsage | TempReport | CacheReport
+    | MemoryReport
 )  # fmt: skip
 AnyToWorker = Grant | Shrink | Trim | Quit
 AnyFromWorker = Ready | Heartbeat | Report | Trimmed

@@ -37,6 +37,7 @@ VERBS = {
     "resume": ("batches", "end a pause"),
     "status": ("status", "the supervisor and its workers at this moment"),
     "health": ("status", "exit 0 when ready, 1 when not, 3 when nobody is there"),
+    "memory": ("memory", "who holds what, thresholds, leases, leaks, stores"),
     "why": ("why", "the decisions about a worker or an image, with their figures"),
     "events": ("why", "the last decisions; --follow for those to come"),
     "quarantine": ("quarantine", "images that killed their workers"),

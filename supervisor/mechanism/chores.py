@@ -9,6 +9,8 @@ import queue
 import threading
 from collections.abc import Callable
 
+from protocol.messages import Store
+
 MAX_CHORES = 10_000
 """More than this many waiting chores means that the disk hangs; the oldest kinds are starts, which are few."""
 
@@ -31,6 +33,13 @@ class Chores:
             self._queue.put_nowait(chore)
         except queue.Full:
             self._complain(f"{MAX_CHORES} chores wait already: one was dropped; is a disk hanging?")
+
+    def stores(self) -> list[Store]:
+        """Returns what waits here, with its limit."""
+        return [
+            Store(name="chores", owner="chores", count=self._queue.qsize(), limit_count=MAX_CHORES, bytes=None,
+                  limit_bytes=None)
+        ]  # fmt: skip
 
     def call(self, chore: Callable[[], object]) -> None:
         """Has a chore done and waits for it; raises what it raised. For the start, before the loop runs."""

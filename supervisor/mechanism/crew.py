@@ -15,7 +15,15 @@ from protocol.recorder import RecorderReader
 from supervisor.mechanism.chores import Chores
 from supervisor.mechanism.memory import Budget, BudgetFinder, ProcessMemory, open_process
 from supervisor.mechanism.processes import Processes, StartError, WorkerProcess
-from supervisor.policy.events import AnyEvent, Sampled, StartFailed, WorkerExited, WorkerSample, WorkerStarted
+from supervisor.policy.events import (
+    AnyEvent,
+    PartSample,
+    Sampled,
+    StartFailed,
+    WorkerExited,
+    WorkerSample,
+    WorkerStarted,
+)
 
 STATUS_WAIT_SECONDS = 0.05
 """DESIGN 3: the template is waited for at most so long before the cause of a death is called unknown."""
@@ -78,6 +86,7 @@ class Crew:
                 start = msgspec.structs.replace(start, roots_read=list(roots_read), roots_write=list(roots_write))
                 process = self._processes.start(start)
             except (StartError, OSError) as error:
+                self._doomed.discard((slot, incarnation))
                 self._post(StartFailed(slot=slot, incarnation=incarnation, reason=str(error)))
                 return
             self._post(Arrived(process))
@@ -195,7 +204,8 @@ class Crew:
         look = self._finder.machine.look()
         swapping = look.swap_used_bytes > 0
         samples = [self._sample_one(slot, hand, swapping, now) for slot, hand in self._hands.items()]
-        own = self._own_bytes(swapping)
+        parts = self._parts(swapping)
+        own = _own_bytes(parts)
         total = own + sum(max(0, (sample.rss_bytes or 0) - sample.shared_bytes) for sample in samples)
         budget = self._finder.find(total)
         return Sampled(
@@ -205,6 +215,8 @@ class Crew:
             budget_bytes=budget.bytes,
             available_bytes=budget.available_bytes,
             swap_in_bytes_per_second=self._swap_in(now) if swapping else 0.0,
+            parts=parts,
+            budget_source=budget.source if budget.limit_path is None else f"{budget.source}: {budget.limit_path}",
         )
 
     def _swap_in(self, now: float) -> float:
@@ -219,7 +231,7 @@ class Crew:
 
     def budget(self) -> Budget:
         """Returns the budget as it is now."""
-        return self._finder.find(self._own_bytes(False))
+        return self._finder.find(_own_bytes(self._parts(False)))
 
     def _sample_one(self, slot: int, hand: Hand, swapping: bool, now: float) -> WorkerSample:
         memory = hand.memory
@@ -237,25 +249,24 @@ class Crew:
             item=item if known else 0,
             item_started=started if known else 0.0,
             items_done=done if known else 0,
+            swap_bytes=seen.swap_bytes if seen is not None else 0,
         )
 
-    def _own_bytes(self, swapping: bool) -> int:
-        """Returns the template's whole memory and the supervisor's private part: file pages count once."""
-        total = 0
-        mine = self._own.sample(swapping) if self._own is not None else None
-        if mine is not None:
-            total += mine.rss_bytes - mine.shared_bytes
+    def _parts(self, swapping: bool) -> list[PartSample]:
+        """Looks at the supervisor and its template."""
+        parts = []
+        if self._own is not None:
+            parts += _part("supervisor", self._own, swapping)
         pid = self._processes.template_pid
         if pid is None:
-            return total
+            return parts
         if self._template is None or self._template[0] != pid:
             memory = open_process(pid)
             if memory is None:
-                return total
+                return parts
             self._template = (pid, memory)
             self._polled = None
-        template = self._template[1].sample(swapping)
-        return total + (template.rss_bytes if template is not None else 0)
+        return parts + _part("template", self._template[1], swapping)
 
     def template_gone(self) -> bool:
         """Tells, once for each template, that it died."""
@@ -275,6 +286,26 @@ class Crew:
             hand.process.close()
         self._hands.clear()
         self._recorder.close()
+
+
+def _part(role: str, memory: ProcessMemory, swapping: bool) -> list[PartSample]:
+    seen = memory.sample(swapping)
+    if seen is None:
+        return []
+    return [
+        PartSample(
+            role=role,
+            pid=memory.pid,
+            rss_bytes=seen.rss_bytes,
+            shared_bytes=seen.shared_bytes,
+            swap_bytes=seen.swap_bytes,
+        )
+    ]
+
+
+def _own_bytes(parts: Sequence[PartSample]) -> int:
+    """Returns the template's whole memory and the private part of the others': file pages count once."""
+    return sum(part.rss_bytes - (0 if part.role == "template" else part.shared_bytes) for part in parts)
 
 
 class Arrived:

@@ -11,7 +11,7 @@ import msgspec
 
 from protocol import sockets
 from protocol.errors import Fault
-from protocol.messages import AnyAnswer, CacheReport, Decision, Problem, Status
+from protocol.messages import AnyAnswer, CacheReport, Decision, MemoryReport, Problem, Status, Store
 from protocol.paths import describe
 from supervisor.mechanism.cache import CacheThread
 from supervisor.mechanism.cache.verbs import report as verb_report
@@ -20,7 +20,7 @@ from supervisor.mechanism.crew import Arrived, Crew
 from supervisor.mechanism.journal import Answered, Journal
 from supervisor.mechanism.log import Log
 from supervisor.mechanism.mailbox import Mailbox
-from supervisor.mechanism.memory import give_back
+from supervisor.mechanism.memory import give_back, own_heap_bytes
 from supervisor.mechanism.remains import remove_partial
 from supervisor.mechanism.router import Router
 from supervisor.mechanism.signals import Signals
@@ -232,7 +232,28 @@ class Hands:
     def _answer(self, peer: bytes, answer: AnyAnswer) -> None:
         if isinstance(answer, Status):
             answer = msgspec.structs.replace(answer, loop_turn_p99_seconds=self.turns.p99_seconds())
+        elif isinstance(answer, MemoryReport):
+            answer = self._with_own(answer)
         self._router.answer(peer, answer)
+
+    def _with_own(self, report: MemoryReport) -> MemoryReport:
+        """Adds what only this process can see of itself: its heap, and what its threads hold."""
+        stores = [*report.stores, *self._journal.stores(), *self._chores.stores(), *self._temp.stores()]
+        if self._cache is not None:
+            stores += self._cache.stores()
+        letters = len(self._mailbox)
+        stores.append(
+            Store(name="letters for the loop", owner="loop", count=letters, limit_count=None, bytes=None,
+                  limit_bytes=None)
+        )  # fmt: skip
+        heap = own_heap_bytes()
+        processes = [
+            msgspec.structs.replace(process, heap_bytes=heap, native_bytes=max(0, process.private_bytes - heap))
+            if process.role == "supervisor"
+            else process
+            for process in report.processes
+        ]
+        return msgspec.structs.replace(report, stores=stores, processes=processes)
 
     def _note(self, note: c.Note) -> None:
         self._told += 1

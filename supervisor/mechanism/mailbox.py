@@ -26,6 +26,9 @@ class Mailbox(Generic[Letter]):
         """Returns the descriptor that is readable when there is something to take."""
         return self._reader
 
+    def __len__(self) -> int:
+        return len(self._letters)
+
     def post(self, letter: Letter) -> None:
         """Puts a letter in and wakes the loop."""
         self._letters.append(letter)

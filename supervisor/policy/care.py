@@ -14,6 +14,7 @@ from supervisor.policy.interval import interval_seconds
 from supervisor.policy.levels import Level
 from supervisor.policy.sizes import human
 from supervisor.policy.state import PoolState, Slot
+from supervisor.policy.status import current_path
 from supervisor.policy.stopping import kill_worker, recycle
 from supervisor.policy.watch import (
     Action,
@@ -67,7 +68,9 @@ def _take_in_whole(state: PoolState, event: Sampled, now: float) -> None:
     parts = [(sample.rss_bytes, sample.shared_bytes) for sample in event.workers if sample.rss_bytes is not None]
     state.used_bytes = total_used(event.own_bytes, parts, event.cgroup_used_bytes)
     state.own_bytes = event.own_bytes + strangers_bytes(event.own_bytes, parts, event.cgroup_used_bytes)
-    state.budget_bytes = event.budget_bytes
+    state.budget_bytes, state.budget_source = _budget(state, event)
+    state.used_source = "own processes" if event.cgroup_used_bytes is None else "control group"
+    state.parts = event.parts
     state.available_bytes = event.available_bytes
     state.swap_in_bytes_per_second = event.swap_in_bytes_per_second
     state.sampled_at = now
@@ -76,9 +79,17 @@ def _take_in_whole(state: PoolState, event: Sampled, now: float) -> None:
         batch.peak_bytes = max(batch.peak_bytes, state.used_bytes)
 
 
+def _budget(state: PoolState, event: Sampled) -> tuple[int, str]:
+    """The limit on the total, where one is set, is as good as a smaller machine."""
+    limit = state.settings.watch.max_total_bytes
+    if limit is None or limit >= event.budget_bytes:
+        return event.budget_bytes, event.budget_source
+    return limit, "watch.max_total_bytes"
+
+
 def _take_in_worker(slot: Slot, worker: Worker, sample: WorkerSample, now: float) -> None:
     if sample.rss_bytes is not None:
-        worker.rss_bytes = sample.rss_bytes
+        worker.rss_bytes, worker.swap_bytes = sample.rss_bytes, sample.swap_bytes
         worker.sampled_at = now
         worker.peak_bytes = max(worker.peak_bytes, sample.rss_bytes)
         worker.curve.append((now, sample.rss_bytes))
@@ -132,7 +143,7 @@ def _care_for(state: PoolState, slot: Slot, worker: Worker, sample: WorkerSample
                 kind="hard_limit",
                 slot=slot.index,
                 batch=slot.last_batch,
-                path=_current_path(state, worker),
+                path=current_path(state, slot),
                 message=f"killing {verdict.reason}",
                 figures=_figures(verdict),
             )
@@ -142,13 +153,6 @@ def _care_for(state: PoolState, slot: Slot, worker: Worker, sample: WorkerSample
 
 def _figures(verdict: Verdict) -> dict[str, object]:
     return {"rss_bytes": verdict.rss_bytes, "limit_bytes": verdict.limit_bytes}
-
-
-def _current_path(state: PoolState, worker: Worker) -> str | None:
-    lease = state.lease_of(worker)
-    if lease is None or worker.item not in lease.items:
-        return None
-    return state.path_of(lease.batch, lease.items[worker.item])
 
 
 def _widen(state: PoolState, slot: Slot, verdict: Verdict) -> list[Command]:
@@ -172,7 +176,7 @@ def _trim_and_shrink(state: PoolState, slot: Slot, worker: Worker, verdict: Verd
         kind="soft_limit",
         slot=slot.index,
         batch=slot.last_batch,
-        path=_current_path(state, worker),
+        path=current_path(state, slot),
         message=f"trimming and shrinking {verdict.reason}",
         figures={**_figures(verdict), "batch_size": slot.batch_size.size},
     )
@@ -272,7 +276,7 @@ def _victim(state: PoolState, now: float) -> list[Command]:
             note = Note(
                 kind="emergency",
                 slot=slot.index,
-                path=_current_path(state, worker),
+                path=current_path(state, slot),
                 message=f"killing worker {slot.index}, which holds {human(worker.rss_bytes)}: {choice.reason}",
                 figures=_figures(verdict),
             )

@@ -88,6 +88,18 @@ class WorkerSample(msgspec.Struct, frozen=True, kw_only=True):
     item: int
     item_started: float
     items_done: int
+    swap_bytes: int = 0
+    """The part of `rss_bytes` that is in swap; looked at only while the machine swaps."""
+
+
+class PartSample(msgspec.Struct, frozen=True, kw_only=True):
+    """One look at a process of ours that is no worker. `role`: supervisor, template, or the name of a part."""
+
+    role: str
+    pid: int
+    rss_bytes: int
+    shared_bytes: int
+    swap_bytes: int = 0
 
 
 class Sampled(Event, frozen=True, kw_only=True):
@@ -103,6 +115,9 @@ class Sampled(Event, frozen=True, kw_only=True):
     """Free memory of the machine (MemAvailable)."""
     swap_in_bytes_per_second: float = 0.0
     """What the machine reads back from swap."""
+    parts: list[PartSample] = []
+    """The supervisor, its template and its other parts, one by one."""
+    budget_source: str = ""
 
 
 # ---- clients -------------------------------------------------------------------------------------

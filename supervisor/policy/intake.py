@@ -37,6 +37,7 @@ from supervisor.policy.events import (
 )
 from supervisor.policy.items import BatchRecord
 from supervisor.policy.levels import Level
+from supervisor.policy.memory_report import memory_report
 from supervisor.policy.names import check_names, check_token
 from supervisor.policy.queue import Batch
 from supervisor.policy.reports import end_if_complete
@@ -83,6 +84,8 @@ def _answer(state: PoolState, peer: bytes, request: m.AnyRequest, now: float) ->
             return _resume(state, peer, request)
         case m.StatusRequest():
             return [Reply(peer=peer, answer=status.status(state, request.id, now))]
+        case m.MemoryRequest():
+            return [Reply(peer=peer, answer=memory_report(state, request.id, now))]
         case m.QuarantineDrop():
             check_token(request.path)
             return [ForgetQuarantine(peer=peer, request_id=request.id, path=request.path, retry=request.retry)]
@@ -136,6 +139,7 @@ def _open(state: PoolState, peer: bytes, request: m.OpenBatch, now: float) -> li
         check_token(request.out)
     if abs(request.priority) > PRIORITY_LIMIT:
         raise UsageError(f"priority {request.priority} is out of range: -{PRIORITY_LIMIT} to {PRIORITY_LIMIT}")
+    _must_have_room(state, request)
     name = request.batch if request.batch is not None else _new_name(state)
     record = BatchRecord(
         batch=name,
@@ -150,6 +154,19 @@ def _open(state: PoolState, peer: bytes, request: m.OpenBatch, now: float) -> li
         opened_at=state.epoch(now),
     )
     return [CreateBatch(peer=peer, request_id=request.id, record=record, resume=request.resume)]
+
+
+def _must_have_room(state: PoolState, request: m.OpenBatch) -> None:
+    """Raises Refused for a batch that would be one too many; those that are there may be opened again."""
+    batches, limit = state.queue.batches, state.settings.batches_max
+    if len(batches) < limit or request.batch in batches:
+        return
+    mine = request.fingerprint if request.resume else None
+    if mine is None or all(batch.record.fingerprint != mine for batch in batches.values()):
+        raise Refused(
+            f"{len(batches):,} batches are unfinished and the limit (batches_max) is {limit:,}; "
+            "try again when some are done, or cancel some ('supervisor batches')"
+        )
 
 
 def _new_name(state: PoolState) -> str:

@@ -39,7 +39,7 @@ _PREDICTION_SLACK = 1.25
 """Predictions of an item's peak are upper quantiles, not promises."""
 _KEEP_FREE_OF_ROOM = 4
 """At most a quarter of the room is kept free, so that a small budget leaves something to work with."""
-_MAX_REMEMBERED = 1024
+MAX_REMEMBERED = 1024
 _WIDEST = 100.0
 """Beyond, soft and recycle have long reached the hard limit."""
 
@@ -172,7 +172,7 @@ class Widenings(msgspec.Struct):
     def widen(self, slot: int, recipe: str) -> float:
         """Widen once more and return the new factor."""
         factor = self.of(slot, recipe) * self.settings.widening_factor
-        if (slot, recipe) not in self.factors and len(self.factors) >= _MAX_REMEMBERED:
+        if (slot, recipe) not in self.factors and len(self.factors) >= MAX_REMEMBERED:
             del self.factors[next(iter(self.factors))]
         self.factors[slot, recipe] = min(factor, _WIDEST)
         return self.factors[slot, recipe]

@@ -9,6 +9,7 @@ from protocol.messages import LastDeath, Recipe, Totals
 from protocol.paths import item_path
 from supervisor.policy.batch_size import BatchSize
 from supervisor.policy.cache.keys import CacheStep
+from supervisor.policy.events import PartSample
 from supervisor.policy.interval import Growth
 from supervisor.policy.items import Item
 from supervisor.policy.levels import Level, Levels
@@ -42,6 +43,8 @@ class PoolSettings(msgspec.Struct, frozen=True, kw_only=True):
     queue_max_items: int = 5_000_000
     window_items: int = WINDOW_ITEMS
     fetch_items: int = FETCH_ITEMS
+    batches_max: int = 10_000
+    """Unfinished batches; further ones are refused as busy."""
     inserts_max: int = 256
     """Chunks that may wait for the journal; further ones are refused as busy."""
     sample_stale_seconds: float = 2.5
@@ -126,6 +129,10 @@ class PoolState:
         self.used_bytes = 0
         self.available_bytes = 0
         self.swap_in_bytes_per_second = 0.0
+        self.parts: list[PartSample] = []
+        """The supervisor, its template and its other parts at the last look."""
+        self.budget_source = ""
+        self.used_source = ""
         self.sampled_at: float | None = None
         self.sample_at: float = now
         self.paused: str | None = None

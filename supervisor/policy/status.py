@@ -44,12 +44,17 @@ def why_not_working(state: PoolState) -> str | None:
     return None
 
 
+def current_path(state: PoolState, slot: Slot) -> str | None:
+    """Returns the token of the image that the slot's worker has in hand, as its flight recorder says."""
+    worker = slot.worker
+    lease = state.lease_of(worker) if worker is not None else None
+    if worker is None or lease is None or worker.item not in lease.items:
+        return None
+    return state.path_of(lease.batch, lease.items[worker.item])
+
+
 def _worker(state: PoolState, slot: Slot) -> m.WorkerStatus:
     worker = slot.worker
-    current = None
-    lease = state.lease_of(worker) if worker is not None else None
-    if worker is not None and lease is not None and worker.item in lease.items:
-        current = state.path_of(lease.batch, lease.items[worker.item])
     limits = state.limits(slot) if worker is not None and worker.baseline_bytes else None
     return m.WorkerStatus(
         slot=slot.index,
@@ -62,7 +67,7 @@ def _worker(state: PoolState, slot: Slot) -> m.WorkerStatus:
         hard_bytes=limits.hard_bytes if limits is not None else 0,
         batch_size=slot.batch_size.size,
         items_done=slot.items_done,
-        current=current,
+        current=current_path(state, slot),
         recycles=slot.recycles,
         restarts=slot.restarts,
         last_death=slot.last_death,

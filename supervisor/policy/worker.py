@@ -50,6 +50,7 @@ class Cell(msgspec.Struct, frozen=True):
     effect: Effect = Effect.NOTHING
 
 
+CURVE_SAMPLES = 24
 ILLEGAL: None = None
 
 _READY, _GRANTED, _SETTLED = WorkerEvent.READY, WorkerEvent.GRANTED, WorkerEvent.SETTLED
@@ -150,6 +151,7 @@ class Worker(msgspec.Struct, kw_only=True):
     boundary_bytes: list[int] = []
     """RSS at its first item boundaries, from which the warm baseline is taken."""
     rss_bytes: int = 0
+    swap_bytes: int = 0
     shared_bytes: int = 0
     peak_bytes: int = 0
     heap_bytes: int = 0
@@ -157,7 +159,7 @@ class Worker(msgspec.Struct, kw_only=True):
     sampled_at: float | None = None
     item: int = 0
     """The item its flight recorder named at the last sample; 0: none."""
-    curve: deque[tuple[float, int]] = msgspec.field(default_factory=lambda: deque(maxlen=24))
+    curve: deque[tuple[float, int]] = msgspec.field(default_factory=lambda: deque(maxlen=CURVE_SAMPLES))
     """The last samples (time, RSS bytes): evidence when it dies."""
     trimming: bool = False
     trimmed_at: float = -1e9

@@ -161,7 +161,7 @@ def test_decisions_are_found_by_number_slot_and_path(bed: Bed) -> None:
 
 
 def test_the_oldest_decisions_are_dropped(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("supervisor.mechanism.journal.remembered.DECISIONS_KEPT", 100)
+    bed.journal.keep_decisions(100)
     monkeypatch.setattr("supervisor.mechanism.journal.remembered.DECISIONS_STEP", 10)
     for number in range(1, 1001):
         note(bed, str(number))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.mechanism.memory import Machine, describe, open_process
+from supervisor.mechanism.memory import Machine, MemorySample, describe, open_process
 from supervisor.mechanism.memory.kept_file import figure
 
 MIB = 1 << 20
@@ -101,14 +101,14 @@ def test_swap_counts_as_used_and_the_shared_part_is_bounded(tmp_path: Path) -> N
         (directory / "status").write_text("Name:\tpython\nVmRSS:\t 2000 kB\nVmSwap:\t    300 kB\nThreads:\t1\n")
     memory = open_process(77, str(tmp_path))
     assert memory is not None
-    assert memory.sample() == (500 * page, 100 * page)
-    assert memory.sample(swap_in_use=True) == (500 * page + 300 * 1024, 100 * page)
+    assert memory.sample() == MemorySample(500 * page, 100 * page)
+    assert memory.sample(swap_in_use=True) == MemorySample(500 * page + 300 * 1024, 100 * page, 300 * 1024)
     rollup = "00-ff ---p 0 00:00 0 [rollup]\nRss: 2000 kB\nPss: 900 kB\nPrivate_Clean: 100 kB\nPrivate_Dirty: 300 kB\n"
     (tmp_path / "proc" / "77" / "smaps_rollup").write_text(rollup)
     assert memory.details() == (2000 * 1024, 900 * 1024, 400 * 1024, 0)
-    assert memory.sample() == (500 * page, 1600 * 1024)
+    assert memory.sample() == MemorySample(500 * page, 1600 * 1024)
     (tmp_path / "proc" / "77" / "statm").write_text("1000 50 10 1 0 200 0\n")
-    assert memory.sample() == (50 * page, 50 * page), "never more shared than there is"
+    assert memory.sample() == MemorySample(50 * page, 50 * page), "never more shared than there is"
     (tmp_path / "proc" / "77" / "statm").write_text("0 0 0 0 0 0 0\n")
     assert memory.sample() is None
     memory.close()

@@ -50,9 +50,8 @@ class Story:
             PoolSettings(
                 workers=workers,
                 recipes={"thumbs": m.Recipe(name="thumbs", steps=[m.Step("noop")])},
-                watch=WatchSettings(),
                 budget_bytes=self.budget_bytes,
-                **settings,
+                **{"watch": WatchSettings(), **settings},
             ),
             Random(1),
             self.clock.now,

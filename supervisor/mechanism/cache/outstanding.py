@@ -30,6 +30,11 @@ class Outstanding:
         self._ticket = 0
         self._items = 0
 
+    @property
+    def items(self) -> int:
+        """How many items wait."""
+        return self._items
+
     def add(self, command: LookUpItems, now: float) -> int | None:
         """Returns a ticket for the command, None where too much waits already."""
         with self._lock:

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from protocol import messages
 from supervisor.mechanism.cache import schema
 from supervisor.mechanism.cache.delivering import Deliverer
 from supervisor.mechanism.cache.finder import Finder, HashLater
@@ -112,6 +113,30 @@ class CacheThread:
             self._verbs.append((verb, answer))
             self._changed.notify()
         return True
+
+    def stores(self) -> list[messages.Store]:
+        """Returns what is held and what waits here, with its limits; figures of another thread, a moment old."""
+        level = self._store.memory if self._store is not None else None
+        held = [
+            ("cache look-ups outstanding", self._outstanding.items, LOOK_UPS_MAX),
+            ("results to be cached", len(self._stores), STORES_MAX),
+            ("files to be hashed for the cache", len(self._hashes), HASHES_MAX),
+            ("verbs for the cache", len(self._verbs), VERBS_MAX),
+        ]
+        return [
+            messages.Store(
+                name="cache memory level",
+                owner="cache",
+                count=len(level) if level is not None else 0,
+                limit_count=None,
+                bytes=level.bytes if level is not None else 0,
+                limit_bytes=level.limit_bytes if level is not None else self._settings.memory_bytes,
+            ),
+            *(
+                messages.Store(name=name, owner="cache", count=count, limit_count=limit, bytes=None, limit_bytes=None)
+                for name, count, limit in held
+            ),
+        ]
 
     def retire(self, versions: dict[str, int]) -> None:
         """Says which version each operation has: entries of other versions are found no more, and swept."""

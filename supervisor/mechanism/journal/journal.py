@@ -19,7 +19,7 @@ from typing import Literal
 import msgspec
 
 from protocol.errors import MachineError
-from protocol.messages import AnyAnswer, Problem, Progress, Results
+from protocol.messages import AnyAnswer, Problem, Progress, Results, Store
 from supervisor.mechanism.journal import batches, items, queries, schema
 from supervisor.mechanism.journal.records import single
 from supervisor.mechanism.journal.stalls import FIRST_DELAY_SECONDS, Stalls, longer
@@ -33,6 +33,10 @@ JOURNAL_FILE = "queue.db"
 COMMANDS_A_GROUP = 256
 ROWS_A_GROUP = 20_000
 """A transaction stays some 50 ms long at most."""
+QUERIES_MAX = 1_000
+"""Readers that may wait; further ones are told to come again."""
+NOTES_MAX = 10_000
+"""Commands that may wait before decisions, which nobody waits for, are dropped: while a disk refuses, notes go on."""
 QUERIES_A_TURN = 8
 """Readers wait for writers and writers for readers, neither for long."""
 LINGER_SECONDS = 0.005
@@ -75,10 +79,27 @@ class Journal:
         self._closing = False
         self._patience_over = False
         self._in_hand = 0
+        self.notes_dropped = 0
         self._waiting: Literal["no", "for work", "for company"] = "no"
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._connection: sqlite3.Connection | None = None
         self._writer: Writer | None = None
+
+    def keep_decisions(self, count: int) -> None:
+        """Changes how many decisions are kept on the disk. Before `start`, or from the loop's thread."""
+        assert self._writer is not None
+        self._writer.decisions_kept = count
+
+    def stores(self) -> list[Store]:
+        """Returns what waits here, with its limits. Items are bounded by what the policy lets in."""
+        return [
+            Store(name="journal mailbox", owner="journal", count=self.backlog, limit_count=NOTES_MAX, bytes=None,
+                  limit_bytes=None),
+            Store(name="readers of the journal", owner="journal", count=len(self._queries), limit_count=QUERIES_MAX,
+                  bytes=None, limit_bytes=None),
+            Store(name="outputs to be synced", owner="journal", count=self._sync.backlog, limit_count=None,
+                  bytes=None, limit_bytes=None),
+        ]  # fmt: skip
 
     @property
     def backlog(self) -> int:
@@ -127,11 +148,21 @@ class Journal:
         if isinstance(command, SettleItems) and any(each.written for each in command.settlements):
             self._sync.submit(command)
         elif isinstance(command, Query):
-            with self._changed:
-                self._queries.append(command)
-                self._changed.notify()
+            self._ask(command)
+        elif isinstance(command, Note) and self.backlog >= NOTES_MAX:
+            self.notes_dropped += 1
         else:
             self._enqueue(command)
+
+    def _ask(self, query: Query) -> None:
+        with self._changed:
+            if len(self._queries) < QUERIES_MAX:
+                self._queries.append(query)
+                self._changed.notify()
+                return
+        message = f"{QUERIES_MAX:,} readers wait for the journal already; try again in a moment"
+        problem = Problem(id=query.request.id, code="busy", fault="machine", message=message, exit_code=4)
+        self._post(Answered(peer=query.peer, answer=problem))
 
     def close(self, patience_seconds: float = PATIENCE_SECONDS) -> None:
         """Commits everything submitted, marks the stop as clean, joins the threads. Raises MachineError when the

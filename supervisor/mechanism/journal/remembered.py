@@ -1,7 +1,7 @@
 """What outlives a batch: images in quarantine, and decisions.
 
 Quarantine is kept by path and recipe version: an image that kills one recipe may do under another, and both
-facts are worth keeping. Decisions are the newest DECISIONS_KEPT, dropped in steps.
+facts are worth keeping. Decisions are the newest so many, dropped in steps.
 """
 
 import sqlite3
@@ -16,7 +16,6 @@ from supervisor.mechanism.journal.records import as_text, read_roots, single
 from supervisor.policy.commands import Note
 from supervisor.policy.items import QuarantineFacts
 
-DECISIONS_KEPT = 50_000
 DECISIONS_STEP = 1_000
 """Old decisions are dropped so many at a time, so that a note costs no delete of its own."""
 
@@ -37,15 +36,15 @@ class Place(NamedTuple):
     state: int
 
 
-def add_notes(connection: sqlite3.Connection, notes: Sequence[tuple[Note, float]]) -> None:
-    """Keeps decisions, each with the time it was taken at (seconds since the epoch)."""
+def add_notes(connection: sqlite3.Connection, notes: Sequence[tuple[Note, float]], keep: int) -> None:
+    """Keeps the newest `keep` decisions, each with the time it was taken at (seconds since the epoch)."""
     before = single(connection, "SELECT max(number) FROM decisions") or 0
     rows = [
         (at, note.kind, _text(note.message), note.slot, note.batch, note.path, _figures(note)) for note, at in notes
     ]
     connection.execute(_ADD_NOTES, (as_text(rows),))
     if (before + len(rows)) // DECISIONS_STEP != before // DECISIONS_STEP:
-        connection.execute("DELETE FROM decisions WHERE number <= ?", (before + len(rows) - DECISIONS_KEPT,))
+        connection.execute("DELETE FROM decisions WHERE number <= ?", (before + len(rows) - keep,))
 
 
 def _text(message: str) -> str:

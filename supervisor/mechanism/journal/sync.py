@@ -123,6 +123,11 @@ class SyncThread:
         """Begins to sync."""
         self._thread.start()
 
+    @property
+    def backlog(self) -> int:
+        """Settlements that wait to be synced."""
+        return sum(len(command.settlements) for command in self._waiting)
+
     def submit(self, command: SettleItems) -> None:
         """Takes settlements with outputs; never blocks."""
         with self._changed:

@@ -43,6 +43,8 @@ JournalCommand = (
 Queued = tuple[JournalCommand, float]
 """A command and when it was submitted (seconds since the epoch)."""
 
+DECISIONS_KEPT = 50_000
+"""Where nobody says; a decision takes some 300 bytes."""
 SETTLEMENTS_AN_EVENT = 500
 """A large group is told in pieces, so that no turn of the loop takes long over one."""
 
@@ -64,6 +66,7 @@ class Writer:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+        self.decisions_kept = DECISIONS_KEPT
         self._next_settled = items.last_settled(connection) + 1
         self._looks: dict[str, float] = {}
         self._swept = retention.Step()
@@ -118,7 +121,7 @@ class Writer:
         if alike:
             events += self._act(alike, group[-1][1])
         if notes:
-            remembered.add_notes(self._connection, notes)
+            remembered.add_notes(self._connection, notes, self.decisions_kept)
         return events
 
     def _act(self, alike: list[JournalCommand], at: float) -> list[AnyEvent]:
@@ -152,7 +155,7 @@ class Writer:
             case SweepRetention():
                 return self._sweep(command, at)
             case Note():
-                remembered.add_notes(connection, [(command, at)])
+                remembered.add_notes(connection, [(command, at)], self.decisions_kept)
                 return []
         assert_never(command)
 

@@ -11,6 +11,7 @@ microseconds: what does each worker hold (`process`), and what does the whole ho
 * `pressure_stall` how long tasks waited for memory (PSI)
 * `budget`         what all our processes together may use
 * `giving_back`    the supervisor gives its own freed memory back
+* `own_heap`       what of the supervisor's own memory is in use
 * `cores`          how many workers can compute at once
 * `sources`        which of these are in use here, and which are missing
 
@@ -23,6 +24,7 @@ from supervisor.mechanism.memory.cgroup import Cgroup, CgroupLook, open_cgroup
 from supervisor.mechanism.memory.cores import usable_cores
 from supervisor.mechanism.memory.giving_back import give_back, share_arenas
 from supervisor.mechanism.memory.machine import Machine, MachineLook
+from supervisor.mechanism.memory.own_heap import own_heap_bytes
 from supervisor.mechanism.memory.pressure_stall import PressureStall, Stall
 from supervisor.mechanism.memory.process import Details, MemorySample, ProcessMemory, open_process
 from supervisor.mechanism.memory.sources import describe
@@ -44,6 +46,7 @@ __all__ = [
     "give_back",
     "open_cgroup",
     "open_process",
+    "own_heap_bytes",
     "share_arenas",
     "usable_cores",
 ]

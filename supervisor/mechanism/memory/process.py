@@ -23,10 +23,11 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 class MemorySample(NamedTuple):
-    """One look: resident memory including swap, and the part of it that others share. Bytes."""
+    """One look: resident memory including swap, the part of it that others share, the part in swap. Bytes."""
 
     rss_bytes: int
     shared_bytes: int
+    swap_bytes: int = 0
 
 
 class Details(NamedTuple):
@@ -88,7 +89,7 @@ class _ProcMemory:
         rss = int(fields[1]) * _PAGE_BYTES
         shared = int(fields[2]) * _PAGE_BYTES if self._measured_shared is None else self._measured_shared
         swap = self._swap_bytes() if swap_in_use else 0
-        return MemorySample(rss + swap, min(shared, rss))
+        return MemorySample(rss + swap, min(shared, rss), swap)
 
     def _swap_bytes(self) -> int:
         if self._status is None:

@@ -16,7 +16,7 @@ from contextlib import suppress
 
 import msgspec
 
-from protocol.messages import AnyAnswer, TempReap, TempReport, TempStats, TempUsage
+from protocol.messages import AnyAnswer, Store, TempReap, TempReport, TempStats, TempUsage
 from protocol.paths import to_token
 from protocol.temp_name import TempName, parse, start_ticks, stem
 from supervisor.mechanism.temp.directory import Held, lock_alone
@@ -85,6 +85,15 @@ class Keeper:
     def ask(self, peer: bytes, request: Asked) -> None:
         """Has a request answered."""
         self._submit(lambda: self._take(peer, request))
+
+    def stores(self) -> list[Store]:
+        """Returns what waits here, with its limits."""
+        return [
+            Store(name="temp directory's inbox", owner="temp", count=self._inbox.qsize(), limit_count=INBOX_MAX,
+                  bytes=None, limit_bytes=None),
+            Store(name="temp directories being deleted", owner="temp", count=len(self._jobs), limit_count=None,
+                  bytes=None, limit_bytes=None),
+        ]  # fmt: skip
 
     def close(self, patience_seconds: float) -> None:
         """Deletes what the workers of this run left, as far as the time allows; the rest is the next start's. The

@@ -1,0 +1,104 @@
+"""The memory report told from the state: who holds what, limits, thresholds, and every store with its limit."""
+
+from protocol import messages as m
+from supervisor.policy import events as e
+from supervisor.policy.watch_settings import MB, WatchSettings
+from tests.policy.story import OWN_BYTES, Story, names
+
+
+def told(story: Story) -> m.MemoryReport:
+    """What `memory` is answered."""
+    story.ask(m.MemoryRequest(id=7))
+    report = story.answer()
+    assert isinstance(report, m.MemoryReport)
+    return report
+
+
+def look(story: Story, used_by_group: int | None = None, **fields: int) -> None:
+    """A look at the whole with the supervisor and its template told one by one."""
+    parts = [
+        e.PartSample(role="supervisor", pid=1, rss_bytes=40 * MB, shared_bytes=10 * MB),
+        e.PartSample(role="template", pid=2, rss_bytes=30 * MB, shared_bytes=9 * MB, swap_bytes=MB),
+    ]
+    story.feed(
+        e.Sampled(
+            workers=[
+                e.WorkerSample(
+                    slot=slot, incarnation=1, rss_bytes=70 * MB, shared_bytes=20 * MB, item=0, item_started=0.0,
+                    items_done=0, swap_bytes=2 * MB,
+                )
+                for slot in (0, 1)
+            ],
+            own_bytes=OWN_BYTES,
+            cgroup_used_bytes=used_by_group,
+            budget_bytes=fields.get("budget", story.budget_bytes),
+            available_bytes=10_000 * MB,
+            parts=parts,
+            budget_source="cgroup v2: /a" if used_by_group is not None else "machine",
+        )
+    )  # fmt: skip
+
+
+def test_every_process_is_told_with_its_parts() -> None:
+    story = Story().start()
+    incarnation = story.worker(0).incarnation
+    memory = m.Memory(70 * MB, 12 * MB, 3 * MB)
+    beat = m.Heartbeat(slot=0, incarnation=incarnation, memory=memory, items_done=0, current=None)
+    story.say(0, beat)
+    look(story)
+    report = told(story)
+    assert [(p.role, p.slot, p.private_bytes, p.shared_bytes, p.swap_bytes) for p in report.processes] == [
+        ("supervisor", None, 30 * MB, 10 * MB, 0),
+        ("template", None, 21 * MB, 9 * MB, MB),
+        ("worker", 0, 50 * MB, 20 * MB, 2 * MB),
+        ("worker", 1, 50 * MB, 20 * MB, 2 * MB),
+    ]
+    worker = report.processes[2]
+    assert (worker.heap_bytes, worker.native_bytes) == (12 * MB, 38 * MB)
+    assert (worker.baseline_bytes or 0) < (worker.soft_bytes or 0) < (worker.recycle_bytes or 0)
+    assert (report.budget_source, report.used_source) == ("machine", "own processes")
+
+
+def test_where_each_level_begins_follows_the_budget_of_the_moment() -> None:
+    story = Story().start()
+    look(story, used_by_group=100 * MB, budget=1000 * MB)
+    report = told(story)
+    assert report.used_bytes == 100 * MB
+    assert (report.budget_source, report.used_source) == ("cgroup v2: /a", "control group")
+    assert report.thresholds["elevated_bytes"] == 750 * MB
+    assert report.thresholds["protection_bytes"] == 980 * MB
+    assert report.thresholds["min_free_system_bytes"] == WatchSettings().min_free_system_bytes
+
+
+def test_the_limit_on_the_total_is_a_budget_too() -> None:
+    story = Story(watch=WatchSettings(max_total_bytes=200 * MB)).start()
+    look(story)
+    report = told(story)
+    assert (report.budget_bytes, report.budget_source) == (200 * MB, "watch.max_total_bytes")
+    assert report.level == "critical", "there were 180 MB of 200 MB at the start"
+
+
+def test_every_store_of_the_policy_has_a_limit() -> None:
+    story = Story(queue_max_items=1000).start()
+    story.holding = True
+    story.submit("b1", names(30))
+    story.commit()
+    stores = {store.name: store for store in told(story).stores}
+    assert stores["unfinished batches"].count == 1
+    assert stores["items on the disk"].limit_count == 1000
+    without = [store.name for store in stores.values() if store.limit_count is None and store.limit_bytes is None]
+    assert without == ["verdicts on their way to the disk"], "which the leases bound"
+
+
+def test_a_batch_too_many_is_refused_but_not_one_that_is_known() -> None:
+    story = Story(batches_max=1).start()
+    story.submit("b1", names(5), close=False, fingerprint="mine")
+    story.ask(m.OpenBatch(batch="b2"))
+    answer = story.answer()
+    assert isinstance(answer, m.Problem)
+    assert answer.code == "busy"
+    assert "batches_max" in answer.message
+    story.ask(m.OpenBatch(batch="b1"))
+    assert isinstance(story.answer(), m.BatchOpened)
+    story.ask(m.OpenBatch(batch="b3", fingerprint="mine", resume=True))
+    assert isinstance(story.answer(), m.BatchOpened)
