@@ -25,7 +25,7 @@ AnyRequest = (
     Hello | OpenBatch | AddItems | CloseBatch | Progress | ListBatches | Results | ImageHashes
     | CancelBatch | RetryBatch
     | PauseWork | ResumeWork | StatusRequest | Why | Events | QuarantineList | QuarantineDrop | TempStats | TempReap
-    | AskCache | Stop | MemoryRequest
+    | AskCache | RecycleWorker | Stop | MemoryRequest
 )  # fmt: skip
 AnyAnswer = (
     Problem | Welcome | BatchOpened | ItemsAdded | BatchClosed | BatchProgress | Batches | ResultsPage | ImageHashesPage

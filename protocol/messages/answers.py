@@ -104,6 +104,8 @@ class BatchProgress(Answer, frozen=True, kw_only=True):
     paused: str | None = None
     used_bytes: int = 0
     batch_sizes: list[int] = []
+    read_bytes: int = 0
+    """Size of the images that were worked on, since this supervisor has the batch; from the cache: nothing is read."""
 
 
 class BatchRow(Part, frozen=True, kw_only=True):

@@ -178,6 +178,12 @@ class AskCache(Request, frozen=True, kw_only=True):
     policy: str | None = None
 
 
+class RecycleWorker(Request, frozen=True, kw_only=True):
+    """Replace the worker of a slot after the image it is at; the rest of its lease goes to others. Answer: `Done`."""
+
+    slot: Number
+
+
 class Stop(Request, frozen=True, kw_only=True):
     """Drains and stops the supervisor; `now` skips the drain. Answer: `Done` at once."""
 

@@ -36,6 +36,7 @@ VERBS = {
     "pause": ("batches", "pause a batch, or all work"),
     "resume": ("batches", "end a pause"),
     "status": ("status", "the supervisor and its workers at this moment"),
+    "top": ("top", "the same, live, with keys to act"),
     "health": ("status", "exit 0 when ready, 1 when not, 3 when nobody is there"),
     "memory": ("memory", "who holds what, thresholds, leases, leaks, stores"),
     "why": ("why", "the decisions about a worker or an image, with their figures"),

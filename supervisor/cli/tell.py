@@ -2,6 +2,8 @@
 
 import os
 import sys
+import time
+from collections import deque
 from typing import Any
 
 import msgspec
@@ -13,6 +15,9 @@ from supervisor.cli.output import path_fields, say, shown
 from supervisor.policy.sizes import human
 from supervisor.values import show_duration
 
+RATE_SECONDS = 10.0
+SHORTEST_RATE_SECONDS = 0.3
+"""Over less a rate jumps with every lease that is reported."""
 FAILURES_TOLD = 5
 FAILURES_COUNTED = 10_000
 """Failures read for the count by kind; a batch that fails as a whole needs no longer list."""
@@ -23,30 +28,19 @@ class Bar:
 
     def __init__(self, wanted: bool = True) -> None:
         self._bar: Any = None
-        self._began_with: int | None = None
+        self._line = ProgressLine()
         if wanted and sys.stderr.isatty():
             from tqdm import tqdm
 
-            self._bar = tqdm(unit=" images", dynamic_ncols=True, file=sys.stderr, smoothing=0.1)
+            self._bar = tqdm(dynamic_ncols=True, file=sys.stderr, bar_format="{bar:16} {desc}")
 
     def show(self, progress: BatchProgress) -> None:
         """Shows how far the batch is."""
         if self._bar is None:
             return
-        counts = progress.counts
-        settled = settled_of(counts)
-        if self._began_with is None:
-            # A resumed batch: what was settled before is no measure of the rate.
-            self._began_with = self._bar.initial = self._bar.n = settled
-        self._bar.total = max(progress.items, settled + counts.pending + counts.leased)
-        self._bar.n = settled
-        facts = [f"failed {counts.failed + counts.quarantined}"] if counts.failed + counts.quarantined else []
-        facts.append(f"memory {human(progress.used_bytes)} of {human(progress.summary.budget_bytes)}")
-        if progress.batch_sizes:
-            facts.append(f"batch size {_span(progress.batch_sizes)}")
-        if progress.paused:
-            facts.append(f"paused: {progress.paused}")
-        self._bar.set_postfix_str(", ".join(facts), refresh=True)
+        self._bar.total = max(total_of(progress), 1)
+        self._bar.n = settled_of(progress.counts)
+        self._bar.set_description_str(self._line.text(progress, time.monotonic()), refresh=True)
 
     def close(self) -> None:
         """Leaves the terminal as it was."""
@@ -59,6 +53,77 @@ class Bar:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class ProgressLine:
+    """The line that people read while they wait:
+
+    456 / 43 257 (1.1 %) · 12.3 img/s · 48 MB/s · ETA 58 min · 3 failed · 312/512 MB · batch 8→4
+    """
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, int, int]] = deque()
+        """(when, settled, read bytes) within RATE_SECONDS: a rate over the whole run would hide what is now."""
+        self._batch_size: str | None = None
+        self._before: str | None = None
+
+    def text(self, progress: BatchProgress, now: float) -> str:
+        """Returns the line; `now` is any clock in seconds."""
+        counts, total, settled = progress.counts, total_of(progress), settled_of(progress.counts)
+        parts = [f"{_spaced(settled)} / {_spaced(total)} ({settled / total:.1%})".replace("%", " %") if total else "0"]
+        rate, read = self._rates(settled, progress.read_bytes, now)
+        if rate:
+            parts.append(f"{rate:,.1f} img/s" if rate < 100 else f"{_spaced(round(rate))} img/s")
+            parts += [f"{human(read)}/s"] if read >= 1 else []
+            parts += [f"ETA {_eta((total - settled) / rate)}"] if total > settled else []
+        if failed := counts.failed + counts.quarantined:
+            parts.append(f"{_spaced(failed)} failed")
+        parts.append(_of(progress.used_bytes, progress.summary.budget_bytes))
+        if progress.batch_sizes:
+            parts.append(f"batch {self._size(progress.batch_sizes)}")
+        if progress.paused:
+            parts.append(f"paused: {progress.paused}")
+        return " · ".join(parts)
+
+    def _rates(self, settled: int, read_bytes: int, now: float) -> tuple[float, float]:
+        self._seen.append((now, settled, read_bytes))
+        while now - self._seen[0][0] > RATE_SECONDS and len(self._seen) > 2:
+            self._seen.popleft()
+        before, images, size = self._seen[0]
+        if now - before < SHORTEST_RATE_SECONDS:
+            return 0.0, 0.0
+        return (settled - images) / (now - before), max(0, read_bytes - size) / (now - before)
+
+    def _size(self, sizes: list[int]) -> str:
+        low, high = min(sizes), max(sizes)
+        found = str(low) if low == high else f"{low}-{high}"
+        if found != self._batch_size:
+            self._before, self._batch_size = self._batch_size, found
+        return found if self._before is None else f"{self._before}→{found}"
+
+
+def total_of(progress: BatchProgress) -> int:
+    """Returns how many items are known so far; a batch that is still being submitted grows."""
+    counts = progress.counts
+    return max(progress.items, settled_of(counts) + counts.pending + counts.leased)
+
+
+def _spaced(number: int) -> str:
+    return f"{number:,}".replace(",", " ")
+
+
+def _of(used: int, budget: int) -> str:
+    """`312/512 MB`: the unit once where it is the same."""
+    (mine, unit), (whole, other) = (human(size).rsplit(" ", 1) for size in (used, budget))
+    return f"{mine}/{whole} {unit}" if unit == other else f"{mine} {unit}/{whole} {other}"
+
+
+def _eta(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if seconds < 100 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
 
 
 def settled_of(counts: Counts) -> int:
@@ -177,8 +242,3 @@ def failure_text(result: dict[str, Any]) -> str:
     error, path = result.get("error") or {}, result_path(result)
     kind, message = error.get("kind") or result["state"], error.get("message") or "no reason is known"
     return f"{kind}: {message}" if path in message else f"{kind}: {path}: {message}"
-
-
-def _span(sizes: list[int]) -> str:
-    low, high = min(sizes), max(sizes)
-    return str(low) if low == high else f"{low}-{high}"

@@ -42,7 +42,7 @@ from supervisor.policy.names import check_names, check_token
 from supervisor.policy.queue import Batch
 from supervisor.policy.reports import end_if_complete
 from supervisor.policy.state import PoolState
-from supervisor.policy.stopping import drain_pool
+from supervisor.policy.stopping import drain_pool, recycle_asked
 
 PRIORITY_LIMIT = 1_000
 
@@ -93,6 +93,9 @@ def _answer(state: PoolState, peer: bytes, request: m.AnyRequest, now: float) ->
             return [AskTemp(peer=peer, request=request)]
         case m.AskCache():
             return [CacheVerb(peer=peer, request=request)]
+        case m.RecycleWorker():
+            commands = recycle_asked(state, request.slot, now)
+            return [*commands, Reply(peer=peer, answer=m.Done(id=request.id, message="it is replaced"))]
         case m.Stop():
             done = Reply(peer=peer, answer=m.Done(id=request.id, message="stopping"))
             return [done, *drain_pool(state, now, request.now, "asked by a client")]

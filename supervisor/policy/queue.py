@@ -80,6 +80,8 @@ class Batch(msgspec.Struct, kw_only=True):
     batch_shrinks: int = 0
     oom_kills: int = 0
     peak_bytes: int = 0
+    read_bytes: int = 0
+    """Size of the images that workers settled since this supervisor has the batch."""
 
     @property
     def name(self) -> str:

@@ -150,6 +150,7 @@ def _must_be_possible(lease: Lease, report: Report) -> None:
 
 def _settle(batch: Batch, slot: Slot, item: Item, said: ItemReport) -> Settlement:
     batch.settling_ids.add(item.id)
+    batch.read_bytes += said.size_bytes
     return Settlement(
         id=item.id,
         batch=batch.name,

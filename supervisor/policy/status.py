@@ -103,4 +103,5 @@ def progress(state: PoolState, batch: Batch, request_id: int | str, now: float) 
         paused=batch.paused or why_not_working(state),
         used_bytes=state.used_bytes,
         batch_sizes=[slot.batch_size.size for slot in state.slots],
+        read_bytes=batch.read_bytes,
     )

@@ -4,6 +4,7 @@ Every planned end goes through the worker's table: asked to stop, a deadline, KI
 before any signal is sent.
 """
 
+from protocol.errors import Refused, UsageError
 from protocol.messages import Quit
 from supervisor.policy.commands import ChangeBatch, Command, KillWorker, Note, StopLoop, TellWorker, TerminateWorker
 from supervisor.policy.state import PoolState, Slot
@@ -83,6 +84,19 @@ def recycle(
         },
     )
     return [note, *stop_worker(state, slot, "recycle", now)]
+
+
+def recycle_asked(state: PoolState, index: int, now: float) -> list[Command]:
+    """Replaces the worker that a client names. Raises UsageError for a slot there is not, Refused where nothing can be
+    replaced."""
+    if index >= len(state.slots):
+        raise UsageError(f"there is no slot {index}; the slots are 0 to {len(state.slots) - 1}")
+    slot = state.slots[index]
+    commands = recycle(state, slot, now, "asked", "asked by a client")
+    if not commands:
+        what = slot.worker.state if slot.worker is not None else "not there yet"
+        raise Refused(f"worker {index} is {what}; only one that is IDLE or BUSY can be replaced")
+    return commands
 
 
 def drain_pool(state: PoolState, now: float, at_once: bool, reason: str) -> list[Command]:
