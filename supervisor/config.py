@@ -23,6 +23,7 @@ from protocol.launch import ImageLimits
 from protocol.messages import Recipe
 from protocol.sockets import MAX_IPC_PATH_BYTES
 from supervisor.kinds import read_kinds
+from supervisor.parts import PartCommand, read_parts
 from supervisor.policy.cache.settings import PolicyName
 from supervisor.policy.retention import Retention, Rule, from_settings
 from supervisor.policy.temp import TempSettings
@@ -67,6 +68,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """None: below the state directory."""
     reaper: TempSettings = TempSettings()
     retention: Retention = Retention()
+    parts: dict[str, PartCommand] = {}
 
     @property
     def library(self) -> list[str]:
@@ -112,6 +114,7 @@ class Reading:
         self.file: str | None = None
         self.user_recipes: dict[str, Recipe] = {}
         self.kinds: dict[str, Rule] = {}
+        self.parts: dict[str, PartCommand] = {}
 
     def raise_faults(self) -> None:
         """Raises UsageError with every fault, one a line, if there is any."""
@@ -146,6 +149,7 @@ class Reading:
             limits=limits,
             reaper=reaper,
             retention=retention,
+            parts=self.parts,
         )
 
     def _embedded(self, section: str, struct: type[msgspec.Struct]) -> Any:
@@ -249,7 +253,8 @@ def _load_file(reading: Reading, flag: str | None, environ: Mapping[str, str]) -
     reading.file = path
     reading.user_recipes, faults = read_recipes(table.pop("recipes", {}))
     reading.kinds, unkind = read_kinds(table.pop("retention", {}))
-    reading.faults += [f"{path}, {fault}" for fault in [*faults, *unkind]]
+    reading.parts, partless = read_parts(table.pop("parts", {}))
+    reading.faults += [f"{path}, {fault}" for fault in [*faults, *unkind, *partless]]
     reading.faults += _unknown_keys(path, table)
     return {key: value for key, value in table.items() if not _is_bad_section(key, value)}
 
@@ -275,7 +280,7 @@ def _unknown_keys(path: str, table: dict[str, Any]) -> list[str]:
         if key.startswith(path):
             faults.append(key)
             continue
-        near = _nearest(key, [*known, *sections, "recipes", "retention"])
+        near = _nearest(key, [*known, *sections, "recipes", "retention", "parts"])
         faults.append(f"{path}, key {key}: there is no such setting{near}")
     return faults
 

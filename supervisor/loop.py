@@ -34,6 +34,7 @@ from supervisor.mechanism.journal import Answered, Journal
 from supervisor.mechanism.log import Log
 from supervisor.mechanism.mailbox import Mailbox
 from supervisor.mechanism.memory import Budget, BudgetFinder, share_arenas
+from supervisor.mechanism.parts import PartProcesses, Program
 from supervisor.mechanism.processes import Processes, wait_for_orphans
 from supervisor.mechanism.remains import remove_partial
 from supervisor.mechanism.router import Router
@@ -43,6 +44,7 @@ from supervisor.mechanism.temp import Keeper, TempRoot
 from supervisor.policy.cache.keys import CacheStep, step_of
 from supervisor.policy.cache.settings import CacheSettings
 from supervisor.policy.events import Recovered
+from supervisor.policy.part import PartPlan
 from supervisor.policy.pool import Pool
 from supervisor.policy.sizes import human
 from supervisor.policy.state import PoolSettings
@@ -106,6 +108,10 @@ def _open(config: Config, closing: contextlib.ExitStack) -> tuple[Hands, Pool, S
     chores = Chores(log.line)
     chores.start()
     closing.callback(chores.close, CHORES_PATIENCE_SECONDS)
+    part_processes = PartProcesses(
+        programs=[program for _, program in _parts(config)], chores=chores, post=mailbox.post, say=log.line
+    )
+    closing.callback(part_processes.close)
     finder = BudgetFinder(config.memory_bytes)
     closing.callback(finder.close)
     temp.start()
@@ -139,6 +145,7 @@ def _open(config: Config, closing: contextlib.ExitStack) -> tuple[Hands, Pool, S
         log=log,
         temp=temp,
         cache=cache,
+        parts=part_processes,
         state_token=state.token,
     )
     for command in pool.handle(recovered, now):
@@ -279,6 +286,17 @@ def _describer(
     return describe
 
 
+def _parts(config: Config) -> list[tuple[PartPlan, Program]]:
+    """Returns the parts that run beside the pool, each with its command."""
+    return [
+        (
+            PartPlan(name=name, essential=part.essential, limit_bytes=part.memory_bytes),
+            Program(name=name, argv=part.argv, environment={"SUPERVISOR_STATE": config.state_directory}),
+        )
+        for name, part in config.parts.items()
+    ]
+
+
 def _settings(config: Config, budget: Budget, catalogue: Catalogue) -> PoolSettings:
     return PoolSettings(
         cache_steps=catalogue,
@@ -293,6 +311,7 @@ def _settings(config: Config, budget: Budget, catalogue: Catalogue) -> PoolSetti
         batches_max=config.batches_max,
         exit_when_idle_seconds=config.exit_when_idle_seconds,
         retention=config.retention,
+        parts=tuple(plan for plan, _ in _parts(config)),
         confined=config.sandbox != "off" and kernel.offer().landlock_abi > 0,
         epoch_offset_seconds=time.time() - time.monotonic(),
         version=__version__,

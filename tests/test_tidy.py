@@ -26,7 +26,7 @@ LAYERS = (
     ("protocol",),
     ("supervisor",),  # the package itself: its version
     ("supervisor.policy",),
-    ("supervisor.values", "supervisor.recipes", "supervisor.kinds", "supervisor.settings"),
+    ("supervisor.values", "supervisor.recipes", "supervisor.kinds", "supervisor.parts", "supervisor.settings"),
     ("supervisor.naming", "supervisor.walk"),
     ("supervisor.config",),
     ("supervisor.mechanism",),
@@ -67,8 +67,12 @@ OWNERS: dict[str, tuple[tuple[str, ...], str]] = {
     "onnxruntime": (("workers/operations/embed.py",), "it is an extra: models are run by the operation embed"),
     "logging": (("workers/heard.py",), "say it with a Note (policy) or supervisor.mechanism.log"),
     "subprocess": (
-        ("supervisor/cli/", "workers/operations/trespass.py"),  # the latter tries whether the sandbox stops it
-        "workers are started by supervisor.mechanism.processes",
+        (
+            "supervisor/cli/",
+            "supervisor/mechanism/parts.py",
+            "workers/operations/trespass.py",
+        ),  # the last tries whether the sandbox stops it
+        "workers are started by supervisor.mechanism.processes, other processes by supervisor.mechanism.parts",
     ),
     "multiprocessing": ((), "use supervisor.mechanism.processes, which has the warm template"),
     "pickle": (

@@ -199,13 +199,13 @@ class Crew:
 
     # ---- looking ---------------------------------------------------------------------------------
 
-    def sample(self, now: float) -> Sampled:
-        """Looks at all workers and at the whole."""
+    def sample(self, now: float, parts: Callable[[bool], Sequence[PartSample]]) -> Sampled:
+        """Looks at all workers and at the whole, to which the parts belong (told whether the machine swaps)."""
         look = self._finder.machine.look()
         swapping = look.swap_used_bytes > 0
         samples = [self._sample_one(slot, hand, swapping, now) for slot, hand in self._hands.items()]
-        parts = self._parts(swapping)
-        own = _own_bytes(parts)
+        looks = [*self._parts(swapping), *parts(swapping)]
+        own = _own_bytes(looks)
         total = own + sum(max(0, (sample.rss_bytes or 0) - sample.shared_bytes) for sample in samples)
         budget = self._finder.find(total)
         return Sampled(
@@ -215,7 +215,7 @@ class Crew:
             budget_bytes=budget.bytes,
             available_bytes=budget.available_bytes,
             swap_in_bytes_per_second=self._swap_in(now) if swapping else 0.0,
-            parts=parts,
+            parts=looks,
             budget_source=budget.source if budget.limit_path is None else f"{budget.source}: {budget.limit_path}",
         )
 

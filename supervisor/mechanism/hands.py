@@ -21,6 +21,7 @@ from supervisor.mechanism.journal import Answered, Journal
 from supervisor.mechanism.log import Log
 from supervisor.mechanism.mailbox import Mailbox
 from supervisor.mechanism.memory import give_back, own_heap_bytes
+from supervisor.mechanism.parts import PartArrived, PartProcesses
 from supervisor.mechanism.remains import remove_partial
 from supervisor.mechanism.router import Router
 from supervisor.mechanism.signals import Signals
@@ -36,7 +37,7 @@ EXIT_STATUS_POLL_SECONDS = 0.002
 ITEMS_A_TURN = 500
 """Verdicts and fetched items in the letters of one turn, beyond which the next ones wait; some µs each."""
 
-Letter = AnyEvent | Answered | Arrived
+Letter = AnyEvent | Answered | Arrived | PartArrived
 
 
 class Hands:
@@ -54,6 +55,7 @@ class Hands:
         log: Log,
         temp: Keeper,
         cache: CacheThread | None,
+        parts: PartProcesses,
         state_token: str,
     ) -> None:
         self._router = router
@@ -65,6 +67,7 @@ class Hands:
         self._log = log
         self._temp = temp
         self._cache = cache
+        self._parts = parts
         self._state_token = state_token
         self._told = 0
         self.stopped: int | None = None
@@ -99,6 +102,7 @@ class Hands:
             events += self._crew.exits(ready, time.monotonic())
             if self._crew.template_gone():
                 events.append(TemplateDied(reason="it was killed or crashed"))
+        events += self._parts.take(ready)
         if self._router.frontend in ready:
             events += self._router.requests()
         if self._router.publisher in ready:
@@ -107,7 +111,7 @@ class Hands:
 
     def _poll_crew(self) -> None:
         """Keeps the poller in step with who lives."""
-        wanted = self._crew.descriptors()
+        wanted = self._crew.descriptors() | self._parts.descriptors()
         if wanted == self._crew_polled:
             return
         for descriptor in self._crew_polled - wanted:
@@ -131,6 +135,8 @@ class Hands:
                 self._answer(letter.peer, letter.answer)
             elif isinstance(letter, Arrived):
                 events.append(self._crew.arrived(letter.process))
+            elif isinstance(letter, PartArrived):
+                events.append(self._parts.arrived(letter))
             else:
                 events.append(letter)
         return events
@@ -148,7 +154,7 @@ class Hands:
                 self._note(command)
             case c.TakeSample():
                 now = time.monotonic()
-                self._sampled.append(self._crew.sample(now))
+                self._sampled.append(self._crew.sample(now, self._parts.sample))
                 if self._cache is not None:
                     self._sampled += self._cache.give_up(now)
             case c.StartWorker():
@@ -159,6 +165,10 @@ class Hands:
                 self._crew.kill(command.slot, command.incarnation)
             case c.BuryWorker():
                 self._bury(command)
+            case c.StartPart():
+                self._parts.start(command.name, command.incarnation)
+            case c.StopPart():
+                self._parts.stop(command.name, command.incarnation, command.kill)
             case c.AskTemp():
                 self._temp.ask(command.peer, command.request)
             case LookUpItems() | StoreItems() | c.CacheVerb() | c.TrimCache():

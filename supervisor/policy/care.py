@@ -8,6 +8,7 @@ whole, the level and at most one victim; at last, when to look again. The judgin
 from typing import Literal, assert_never
 
 from protocol.messages import Shrink, Trim
+from supervisor.policy import parts
 from supervisor.policy.commands import Command, Note, TellWorker, TrimCache
 from supervisor.policy.events import Sampled, WorkerSample
 from supervisor.policy.interval import interval_seconds
@@ -59,18 +60,20 @@ def on_sampled(state: PoolState, event: Sampled, now: float) -> list[Command]:
         commands += _item_time(state, slot, worker, sample, now)
         if worker.state in ("IDLE", "BUSY", "DRAINING") and worker.baseline_bytes:
             commands += _care_for(state, slot, worker, sample, now)
+    commands += parts.take_in(state, event.parts, now)
     commands += _care_for_whole(state, now)
+    commands += parts.on_level(state, now)
     state.sample_at = now + _interval(state)
     return commands
 
 
 def _take_in_whole(state: PoolState, event: Sampled, now: float) -> None:
-    parts = [(sample.rss_bytes, sample.shared_bytes) for sample in event.workers if sample.rss_bytes is not None]
-    state.used_bytes = total_used(event.own_bytes, parts, event.cgroup_used_bytes)
-    state.own_bytes = event.own_bytes + strangers_bytes(event.own_bytes, parts, event.cgroup_used_bytes)
+    looks = [(sample.rss_bytes, sample.shared_bytes) for sample in event.workers if sample.rss_bytes is not None]
+    state.used_bytes = total_used(event.own_bytes, looks, event.cgroup_used_bytes)
+    state.own_bytes = event.own_bytes + strangers_bytes(event.own_bytes, looks, event.cgroup_used_bytes)
     state.budget_bytes, state.budget_source = _budget(state, event)
     state.used_source = "own processes" if event.cgroup_used_bytes is None else "control group"
-    state.parts = event.parts
+    state.part_samples = event.parts
     state.available_bytes = event.available_bytes
     state.swap_in_bytes_per_second = event.swap_in_bytes_per_second
     state.sampled_at = now

@@ -66,6 +66,21 @@ class BuryWorker(Command, frozen=True, kw_only=True):
     partial: bytes
 
 
+class StartPart(Command, frozen=True, kw_only=True):
+    """Start a part, a process of its own. Answered by PartStarted or PartExited."""
+
+    name: str
+    incarnation: int
+
+
+class StopPart(Command, frozen=True, kw_only=True):
+    """TERM, or KILL, to a part and the processes below it. Answered by PartExited."""
+
+    name: str
+    incarnation: int
+    kill: bool
+
+
 class AskTemp(Command, frozen=True, kw_only=True):
     """Have the temp root's keeper answer a request of a client."""
 

@@ -68,6 +68,24 @@ class WorkerExited(Event, frozen=True, kw_only=True):
     """Kernel OOM kills counted in our cgroup (or on the machine) since the last exit."""
 
 
+class PartStarted(Event, frozen=True, kw_only=True):
+    """The process of a part exists."""
+
+    name: str
+    incarnation: int
+    pid: int
+
+
+class PartExited(Event, frozen=True, kw_only=True):
+    """The process of a part is gone. `exit_code` is negative for a signal, None where there never was a process:
+    then `reason` says why."""
+
+    name: str
+    incarnation: int
+    exit_code: int | None
+    reason: str = ""
+
+
 class TemplateDied(Event, frozen=True, kw_only=True):
     """The process that workers are forked from is gone; the next start makes a new one."""
 
@@ -272,5 +290,6 @@ AnyEvent = (
     | RequestReceived | StopAsked | BatchCreated | ItemsInserted | JournalRefused | BatchSealed | ItemsFetched
     | ItemsCommitted | BatchChanged | ItemsCancelled | ItemsRetried | QuarantineForgotten | JournalStalled
     | JournalRecovered | Recovered | BatchesDropped | TempFilled
+    | PartStarted | PartExited
     | TempEased
 )  # fmt: skip

@@ -38,7 +38,10 @@ def memory_report(state: PoolState, request_id: int | str, now: float) -> m.Memo
         swap_in_bytes_per_second=round(state.swap_in_bytes_per_second, 1),
         stall_share=None,
         thresholds=thresholds(state),
-        processes=[*(_part(state, part) for part in state.parts), *(_worker(state, slot) for slot in state.slots)],
+        processes=[
+            *(_part(state, part) for part in state.part_samples),
+            *(_worker(state, slot) for slot in state.slots),
+        ],
         memory_leases=m.MemoryLeases(
             limit_bytes=0, granted_bytes=0, granted_total=0, refused_total=0, expired_total=0, leases=[]
         ),

@@ -12,7 +12,7 @@ from random import Random
 from typing import assert_never
 
 from protocol.messages import Counts
-from supervisor.policy import caching, care, deaths, intake, lending, reports, stopping
+from supervisor.policy import caching, care, deaths, intake, lending, parts, reports, stopping
 from supervisor.policy import events as e
 from supervisor.policy.blame import UNCLEAN_STOPS_ALLOWED, Death
 from supervisor.policy.cache.asked import LookedUp, Stored
@@ -41,6 +41,7 @@ class Pool:
         commands = self._dispatch(event, now)
         commands += deaths.overdue(state, now)
         commands += deaths.start_due(state, now)
+        commands += parts.attend(state, now)
         commands += intake.pauses_over(state, now)
         commands += intake.sweep_returned(state)
         commands += lending.lend(state, now)
@@ -65,6 +66,9 @@ class Pool:
             deadlines.append(state.resume_at)
         if state.sweep_at is not None and state.journal_stalled is None:
             deadlines.append(state.sweep_at)
+        part_due = parts.next_deadline(state.parts.values(), state.draining)
+        if part_due is not None:
+            deadlines.append(part_due)
         deadlines += [batch.resume_at for batch in state.queue.batches.values() if batch.resume_at is not None]
         return min(deadlines)
 
@@ -131,6 +135,10 @@ class Pool:
                 return [Note(kind="temp_eased", message="the disk of the temp directory has room again; work goes on")]
             case e.BatchesDropped():
                 return _on_dropped(event)
+            case e.PartStarted():
+                return parts.on_started(state, event, now)
+            case e.PartExited():
+                return parts.on_exited(state, event, now)
         assert_never(event)
 
 

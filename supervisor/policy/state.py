@@ -14,6 +14,7 @@ from supervisor.policy.interval import Growth
 from supervisor.policy.items import Item
 from supervisor.policy.levels import Level, Levels
 from supervisor.policy.limits import Limits, Widenings, room_bytes, worker_limits
+from supervisor.policy.part import Part, PartPlan, make
 from supervisor.policy.queue import FETCH_ITEMS, WINDOW_ITEMS, Batch, Queue
 from supervisor.policy.restart import Restarts
 from supervisor.policy.retention import Retention
@@ -54,6 +55,7 @@ class PoolSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Workers are kept to their roots (the kernel can, and the settings want it)."""
     retention: Retention | None = None
     """None: every batch is kept for ever."""
+    parts: tuple[PartPlan, ...] = ()
     epoch_offset_seconds: float = 0.0
     """Adding it to the loop's clock gives seconds since the epoch."""
     version: str = ""
@@ -113,6 +115,7 @@ class PoolState:
             Slot(index=index, batch_size=BatchSize(max_size=settings.batch_size_max), restarting=Restarts())
             for index in range(settings.workers)
         ]
+        self.parts: dict[str, Part] = make(settings.parts)
         self.leases: dict[int, Lease] = {}
         self.lease_number = 0
         self.totals = {
@@ -129,7 +132,7 @@ class PoolState:
         self.used_bytes = 0
         self.available_bytes = 0
         self.swap_in_bytes_per_second = 0.0
-        self.parts: list[PartSample] = []
+        self.part_samples: list[PartSample] = []
         """The supervisor, its template and its other parts at the last look."""
         self.budget_source = ""
         self.used_source = ""

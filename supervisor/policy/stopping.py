@@ -7,6 +7,7 @@ before any signal is sent.
 from protocol.errors import Refused, UsageError
 from protocol.messages import Quit
 from supervisor.policy.commands import ChangeBatch, Command, KillWorker, Note, StopLoop, TellWorker, TerminateWorker
+from supervisor.policy.parts import all_gone, stop_all
 from supervisor.policy.state import PoolState, Slot
 from supervisor.policy.worker import Effect, WorkerEvent, step
 
@@ -108,6 +109,7 @@ def drain_pool(state: PoolState, now: float, at_once: bool, reason: str) -> list
         commands.append(
             Note(kind="drain", message=f"draining: {reason}", figures={"seconds": state.settings.drain_seconds})
         )
+        commands += stop_all(state, now)
         for slot in state.slots:
             slot.wanted = False
             slot.start_at = None
@@ -128,7 +130,7 @@ def finish(state: PoolState, now: float) -> list[Command]:
     for beyond the deadline: what was accepted is there already, what was done meanwhile is done again."""
     if not state.draining or state.exit_code is not None:
         return []
-    if any(slot.worker is not None for slot in state.slots):
+    if any(slot.worker is not None for slot in state.slots) or not all_gone(state):
         return []
     late = state.drain_deadline is None or now >= state.drain_deadline
     if not late and (state.changes or any(batch.settling for batch in state.queue.batches.values())):
