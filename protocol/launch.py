@@ -89,6 +89,8 @@ class CatalogueRecipe(msgspec.Struct, frozen=True, kw_only=True):
     steps: list[CatalogueStep]
 
 
+MAX_LEARNED_RECIPES = 64
+"""Recipes whose learned factors a worker keeps, the longest known goes first; the supervisor counts along."""
 PLAN_VARIABLE = "GALLERY_SUPERVISOR_TEMPLATE"
 
 

@@ -18,7 +18,7 @@ from protocol.recorder import Recorder
 from workers import limits, sandbox
 from workers.cleanup import CleanupRegistry, Moment
 from workers.loop import Stop, WorkerLoop
-from workers.memory import OwnMemory, PeakMeter
+from workers.memory import OwnMemory, PeakMeter, give_back_at_once
 from workers.perform import Context
 from workers.scratch import Scratch, own_directory
 
@@ -35,6 +35,7 @@ def main(start: WorkerStart) -> None:
     limits.die_with_supervisor(start.death_pipe_path)
     limits.hold_life_lock(start.life_lock_path)
     limits.step_back(nice=start.nice, idle_io=start.idle_io, oom_score_adj=start.oom_score_adj)
+    give_back_at_once()
     stop = _take_signals()
     memory, peak = OwnMemory(), PeakMeter()
     start = msgspec.structs.replace(start, temp_directory=own_directory(start.temp_directory))

@@ -19,7 +19,7 @@ import msgspec
 
 from protocol import codec, sockets
 from protocol.errors import BadMessage, GalleryError
-from protocol.launch import WorkerStart
+from protocol.launch import MAX_LEARNED_RECIPES, WorkerStart
 from protocol.messages import (
     MAX_FRAME_BYTES,
     AnyFromWorker,
@@ -44,6 +44,7 @@ from workers.cleanup import CleanupRegistry, Moment
 from workers.memory import OwnMemory
 from workers.perform import Context, Job, perform
 from workers.recipe import CompiledRecipe, compile_recipe
+from workers.source import Factors
 
 BROKEN_PROTOCOL = 70
 """Exit status of a worker that was told something that is no message (sysexits EX_SOFTWARE)."""
@@ -106,6 +107,7 @@ class WorkerLoop:
         self._cleanup = cleanup
         self._grants: deque[Grant] = deque()
         self._recipes: dict[bytes, CompiledRecipe] = {}
+        self._factors: dict[bytes, Factors] = {}
         self._items_done = 0
         self._spoken_at = 0.0
 
@@ -201,6 +203,7 @@ class WorkerLoop:
         except GalleryError as error:
             self._report(grant.lease, [_not_ours(granted, error) for granted in items], [], finished=True)
             return
+        factors = self._learned(grant)
         self._recorder.recipe(recipe.version)
         self._context.hash_content = grant.cache
         out = None if grant.out is None else from_token(grant.out)
@@ -217,7 +220,7 @@ class WorkerLoop:
                 break
             if now - self._spoken_at >= start.heartbeat_seconds:
                 self._beat(items[at].id)
-            done.append(perform_one(grant, recipe, out, items[at], now))
+            done.append(perform_one(grant, recipe, factors, out, items[at], now))
             at += 1
             now = _monotonic()
             if now - flushed >= start.report_seconds and at < total:
@@ -229,7 +232,7 @@ class WorkerLoop:
         self._report(grant.lease, done, [granted.id for granted in items[at:]], finished=True)
 
     def _perform(
-        self, grant: Grant, recipe: CompiledRecipe, out: bytes | None, item: Granted, now: float
+        self, grant: Grant, recipe: CompiledRecipe, factors: Factors, out: bytes | None, item: Granted, now: float
     ) -> ItemReport:
         if not 0 <= item.root < len(grant.roots):
             raise BadMessage(f"item {item.id} of lease {grant.lease} names root {item.root} of {len(grant.roots)}")
@@ -255,6 +258,7 @@ class WorkerLoop:
                 submitted_at=grant.submitted_at,
                 memory_bytes=grant.memory_bytes,
                 shunned=item.shunned,
+                factors=factors,
             ),
             self._context,
         )
@@ -275,6 +279,15 @@ class WorkerLoop:
                 del self._recipes[next(iter(self._recipes))]
             self._recipes[key] = found
         return found
+
+    def _learned(self, grant: Grant) -> Factors:
+        """The factors of the grant's recipe: those it brings, else those that came last."""
+        key = msgspec.json.encode(grant.recipe)
+        if grant.factors is not None:
+            if key not in self._factors and len(self._factors) >= MAX_LEARNED_RECIPES:
+                del self._factors[next(iter(self._factors))]
+            self._factors[key] = {(each.format, each.kind, each.decoder): each.factor for each in grant.factors}
+        return self._factors.get(key, {})
 
     def _hand_back_waiting(self) -> None:
         for grant in self._grants:

@@ -20,7 +20,7 @@ import msgspec
 
 from protocol import paths
 from protocol.launch import ImageLimits
-from protocol.messages import ItemError, ItemReport
+from protocol.messages import ItemError, ItemReport, Weighed
 from workers.cleanup import CleanupRegistry
 from workers.errors import Deferred, MachineTrouble, Verdict
 from workers.heard import Heard
@@ -29,7 +29,7 @@ from workers.operations import Work
 from workers.publish import Publisher
 from workers.recipe import CompiledRecipe
 from workers.scratch import DECODING, Scratch
-from workers.source import Source, gone
+from workers.source import Factors, Source, gone
 
 CHANGED = "changed since it was submitted: what is there now was processed"
 _encode = msgspec.json.Encoder().encode
@@ -55,6 +55,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     owned: bool = False
     strict: bool = False
     shunned: tuple[int, int, str] | None = None
+    factors: Factors = {}
 
 
 class Recording(Protocol):
@@ -110,6 +111,7 @@ class _Item:
     def __init__(self) -> None:
         self.size_bytes = self.mtime_ns = self.needs_bytes = 0
         self.content_hash = ""
+        self.source: Source | None = None
         self.making: Making | None = None
         self.values: dict[str, Any] = {}
         self.work: Work | None = None
@@ -122,6 +124,7 @@ def perform(recipe: CompiledRecipe, job: Job, context: Context) -> ItemReport:
     if recipe.reads == "nothing":
         return ItemReport(id=job.item, outcome="done", seconds=time.perf_counter() - started, version=recipe.version)
     context.peak.reset()
+    held = context.peak.read()
     item = _Item()
     error: ItemError | None = None
     needs = 0
@@ -160,7 +163,16 @@ def perform(recipe: CompiledRecipe, job: Job, context: Context) -> ItemReport:
         version=recipe.version,
         content_hash=item.content_hash,
         made=item.making.told([said for said in heard.said if said != CHANGED]) if item.making is not None else None,
+        weighed=_weighed(item.source, held),
     )
+
+
+def _weighed(source: Source | None, held_bytes: int) -> Weighed | None:
+    """What the supervisor learns from, where pixels were to be decoded and peaks can be measured."""
+    if source is None or not source.decoder or not held_bytes:
+        return None
+    header = source.header
+    return Weighed(header.format.name, header.kind, source.decoder, source.prior_bytes, held_bytes)
 
 
 def _run(recipe: CompiledRecipe, job: Job, context: Context, item: _Item) -> bool:
@@ -183,9 +195,9 @@ def _run(recipe: CompiledRecipe, job: Job, context: Context, item: _Item) -> boo
     decoding = 0.0
     try:
         if recipe.reads != "name":
-            source = Source(job.path, shown, context.limits, context.heard.say, strict=job.strict)
+            source = item.source = Source(job.path, shown, context.limits, context.heard.say, strict=job.strict)
             side, beside = recipe.side(source.header), recipe.beside(source.header)
-            item.needs_bytes = source.admit(side, beside, job.memory_bytes)
+            item.needs_bytes = source.admit(side, beside, job.memory_bytes, job.factors)
             decoding = time.perf_counter()
             if context.hash_content:
                 item.making = Making(source.fileno())

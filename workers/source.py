@@ -32,6 +32,10 @@ _SAME_SHAPE = 0.02
 _NAMES = {"pillow": "Pillow", "vips": "libvips"}
 
 
+Factors = dict[tuple[str, str, str], float]
+"""By (format, kind, decoder): what the supervisor learned that predictions are to be multiplied with."""
+
+
 class Source:
     """The image of one item. Use as a context manager; `header` first, then pictures."""
 
@@ -50,7 +54,9 @@ class Source:
         self._metadata: Metadata | None = None
         self._embedded = False
         self._memory_bytes = 1 << 62
-        self.needs_bytes = 0
+        self._factors: Factors = {}
+        self.needs_bytes = self.prior_bytes = 0
+        self.decoder = ""
         try:
             self.header = self._read_header()
         except BaseException:
@@ -97,19 +103,32 @@ class Source:
         """Lets a picture be made from the thumbnail in the EXIF where that is large enough, or not."""
         self._embedded = allowed
 
-    def admit(self, side: int, beside_bytes: int, memory_bytes: int) -> int:
-        """Predicts what decoding to `side` takes, with `beside_bytes` for the steps, and returns it.
+    def admit(self, side: int, beside_bytes: int, memory_bytes: int, factors: Factors | None = None) -> int:
+        """Predicts what decoding to `side` takes, with `beside_bytes` for the steps, and returns it: by the header
+        alone (`prior_bytes`), times the factor that was learned for its class.
 
         Raises Deferred when that is above `memory_bytes`.
         """
-        target = cost.target_of(self.header, side)
-        decoding = cost.decode_bytes(self.header, target, cost.choose(self.header, target)) if side else 0
-        result = target[0] * target[1] * 4 if side else 0
-        self.needs_bytes = max(decoding, result + beside_bytes)
+        self._factors = factors or {}
         self._memory_bytes = memory_bytes
+        target = cost.target_of(self.header, side)
+        result = target[0] * target[1] * 4 if side else 0
+        decoding = warming = 0
+        if side:
+            engine = cost.choose(self.header, target)
+            self.decoder = engine
+            decoding = cost.decode_bytes(self.header, target, engine)
+            warming = cost.WARM_UP_BYTES if engine == "vips" and not with_vips.warm() else 0
+        self.prior_bytes = max(decoding, result + beside_bytes, cost.RESOLUTION_BYTES)
+        self.needs_bytes = self._learned(self.prior_bytes, self.decoder) + warming
+        self.prior_bytes += warming
         if self.needs_bytes > memory_bytes:
             raise Deferred(self.needs_bytes)
         return self.needs_bytes
+
+    def _learned(self, prior_bytes: int, decoder: str) -> int:
+        factor = self._factors.get((self.header.format.name, self.header.kind, decoder), 1.0)
+        return max(cost.RESOLUTION_BYTES, int(prior_bytes * factor))
 
     def fileno(self) -> int:
         """Returns the descriptor that the image is read by."""
@@ -303,7 +322,7 @@ class Source:
         """Whether the other decoder may be tried. Raises Deferred when it only needs more memory than was granted."""
         if engine == "pillow" and self.header.pixels > self._limits.pixels_whole:
             return False
-        needs = cost.decode_bytes(self.header, target, engine)
+        needs = self._learned(cost.decode_bytes(self.header, target, engine), engine)
         if needs > self._memory_bytes:
             raise Deferred(needs)
         return True

@@ -68,6 +68,17 @@ class ItemMade(Part, frozen=True, array_like=True):
     warnings: msgspec.Raw
 
 
+class Weighed(Part, frozen=True, array_like=True):
+    """What the header said of an item's memory: its class (`format`; `kind`: progressive, interlaced or empty;
+    `decoder`), the bytes predicted from it before anything was learned, and what the worker held when it began."""
+
+    format: str
+    kind: str
+    decoder: str
+    prior_bytes: int
+    held_bytes: int
+
+
 class ItemReport(Part, frozen=True, kw_only=True, omit_defaults=True):
     """What became of one item.
 
@@ -96,6 +107,8 @@ class ItemReport(Part, frozen=True, kw_only=True, omit_defaults=True):
     """SHA-256 of the input as it was read, in hexadecimal; empty unless the worker was told to hash."""
     made: ItemMade | None = None
     """For the cache; None where it was not asked for, or the image changed while it was worked on."""
+    weighed: Weighed | None = None
+    """None where no peak was predicted or measured."""
 
 
 class Report(FromWorker, frozen=True, kw_only=True):

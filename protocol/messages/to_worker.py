@@ -29,6 +29,15 @@ class Granted(Part, frozen=True, array_like=True):
     shunned: tuple[int, int, str] | None = None
 
 
+class Factor(Part, frozen=True, array_like=True):
+    """What the prediction from the header is to be multiplied with for one class of images of a recipe (`Weighed`)."""
+
+    format: str
+    kind: str
+    decoder: str
+    factor: float
+
+
 class Grant(ToWorker, frozen=True, kw_only=True):
     """A lease: these items, in this order, under one recipe.
 
@@ -46,6 +55,8 @@ class Grant(ToWorker, frozen=True, kw_only=True):
     memory_bytes: int
     cache: bool = False
     """Whether the results are to be kept: the worker then hashes the image and says what each step made."""
+    factors: list[Factor] | None = None
+    """All that was learned of this recipe; None: what was told last still holds."""
     roots: list[Root]
     items: list[Granted]
 

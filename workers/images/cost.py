@@ -28,8 +28,14 @@ _PILLOW_BYTES: Final = {"1": 1, "L": 1, "P": 1, "LA": 4, "PA": 4, "I;16": 2, "I;
 _BASE_BYTES: Final = 2_000_000
 _SLACK: Final = 1.1
 """Pillow's storage comes in blocks of 16 MB, and rows are padded."""
-_VIPS_BASE_BYTES: Final = 13_000_000
-"""What libvips's first image in a process adds: its thread, its tables, its code paged in."""
+_VIPS_BASE_BYTES: Final = 2_000_000
+WARM_UP_BYTES: Final = 11_000_000
+"""What libvips's first image in a process adds: its thread, its tables, its code paged in. They stay, and are part of
+the warm worker's baseline from then on."""
+RESOLUTION_BYTES: Final = 4_000_000
+"""What one item takes can be told no finer: it may find room in memory that the worker holds already. The allocators
+keep what was freed in pieces below 128 KB (up to some MB), Python takes memory by the megabyte, and the kernel's
+counter of resident pages lags by up to 64 pages a thread. No prediction is below it."""
 
 
 def target_of(header: Header, side: int) -> tuple[int, int]:
@@ -78,7 +84,9 @@ def decode_bytes(header: Header, target: tuple[int, int], engine: Engine) -> int
     pixels = header.pixels // scale**2
     unpacked = int(pixels * _PILLOW_BYTES.get(header.mode, 4) * _SLACK)
     converted = 0 if header.mode in ("L", "RGB", "RGBA") and header.icc != "other" else pixels * 4
-    reduced = pixels if pixels > 4 * target[0] * target[1] else target[0] * (header.height // scale) * 4
+    # The resize by libvips is handed the packed pixels beside Pillow's own.
+    reduced = pixels * min(3, header.bands) if pixels > target[0] * target[1] else 0
+    reduced = max(reduced, target[0] * (header.height // scale) * 4)
     return _BASE_BYTES + held + unpacked + converted + reduced + result
 
 
@@ -111,6 +119,6 @@ def _vips_bytes(header: Header, target: tuple[int, int]) -> int:
     width, height = header.width // scale, header.height // scale
     shrink = max(1.0, height / target[1])
     sample = 2 if header.bits > 8 else 1
-    row = width * max(header.bands, 4 if header.mode == "P" else 1) * sample
+    row = width * max(header.bands, (4 if header.alpha else 3) if header.mode == "P" else 1) * sample
     rows = min(height, int(2 * 128 * shrink) + 256)
     return int(row * rows)

@@ -60,6 +60,13 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
         return self.width * self.height
 
     @property
+    def kind(self) -> str:
+        """`progressive` or `interlaced` where it is; its memory is another class then."""
+        if not self.progressive:
+            return ""
+        return "progressive" if self.format is formats.JPEG else "interlaced"
+
+    @property
     def streams(self) -> bool:
         """Whether a decoder can go through it in rows."""
         return self.format.streams and not self.progressive

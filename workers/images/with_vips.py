@@ -20,6 +20,14 @@ _ALLOWED_LOADERS = ("VipsForeignLoadSvg",)
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 
+_warm: list[bool] = []
+
+
+def warm() -> bool:
+    """Tells whether an image was decoded in this process: the first one takes more, and what it took stays."""
+    return bool(_warm)
+
+
 @functools.cache
 def library() -> Any:
     """Returns pyvips, loaded and restrained at its first use. Starts no thread: may be called before a fork."""
@@ -77,6 +85,8 @@ def decode(where: int | bytes, header: Header, target: tuple[int, int], *, lenie
         if "out of memory" in str(error):
             raise MemoryError(_reason(error)) from error
         raise CannotDecode(_reason(error)) from error
+    finally:
+        _warm[:] = [True]
     mode = _MODES[image.bands]
     decoded = Image.frombytes(mode, (image.width, image.height), pixels)
     return decoded.convert("RGBA") if mode == "LA" else decoded

@@ -114,9 +114,13 @@ def _beside(header: Header, parameters: Thumbnail) -> int:
     pixels = [rung.whole[0] * rung.whole[1] for rung in _rungs(header.upright, parameters)]
     if _moves(header, parameters):
         return sum(pixels) * _BYTES_A_MOVING_PIXEL * header.frames + header.pixels * 12 + BASE_BYTES
-    alpha = pixels[0] * _ALPHA_BYTES_A_PIXEL + min(10_000_000, pixels[0] * 40) if header.alpha else 0
-    encoder = pixels[0] * BYTES_A_PIXEL[parameters.format] + BASE_BYTES
-    return encoder + sum(pixels) * 4 + (alpha if parameters.format == "webp" else 0)
+    alpha = pixels[0] * _ALPHA_BYTES_A_PIXEL if header.alpha and parameters.format == "webp" else 0
+    encoder = pixels[0] * BYTES_A_PIXEL[parameters.format] + alpha
+    # The largest rung is the decoded picture itself, and is written before the smaller ones are made.
+    beside = (
+        max(encoder, sum(pixels[1:]) * 4 + encoder // 4) if parameters.crop == "none" else encoder + sum(pixels) * 4
+    )
+    return beside + BASE_BYTES
 
 
 def _moves(header: Header, parameters: Thumbnail) -> bool:
