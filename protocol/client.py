@@ -43,11 +43,14 @@ from protocol.messages import (
     Decision,
     Decisions,
     Done,
+    EndMemoryLease,
     Events,
     Hello,
     ItemsAdded,
     ItemState,
+    LeaseMemory,
     ListBatches,
+    MemoryLeased,
     MemoryReport,
     MemoryRequest,
     OpenBatch,
@@ -58,6 +61,7 @@ from protocol.messages import (
     QuarantineEntries,
     QuarantineEntry,
     QuarantineList,
+    RenewMemoryLease,
     Results,
     ResultsPage,
     ResumeWork,
@@ -193,6 +197,25 @@ class Client:
     def drop_quarantine(self, path: str, retry: bool = False) -> str:
         """Forgets a quarantined image (path token), with `retry` its items go back to work."""
         return self._ask(QuarantineDrop(path=path, retry=retry), Done).message
+
+    def request_memory(self, size_bytes: int, *, at_least: int | None = None, purpose: str = "") -> MemoryLeased:
+        """Asks for memory for this process, for less down to `at_least` (all of it when that is None); its `bytes` may
+        then be taken until `release_memory(lease)`. Renew it before `stale_after_seconds`. Raises Refused, which says
+        why and how much is free."""
+        return self._ask(LeaseMemory(bytes=size_bytes, at_least=at_least, purpose=purpose), MemoryLeased)
+
+    def renew_memory(self, lease: int) -> str:
+        """Keeps a memory lease from becoming stale. Raises Refused where it is gone."""
+        return self._ask(RenewMemoryLease(lease=lease), Done).message
+
+    def release_memory(self, lease: int) -> str:
+        """Gives a memory lease back, or stops tracking an allocation. Raises Refused where it is gone."""
+        return self._ask(EndMemoryLease(lease=lease), Done).message
+
+    def track_memory(self, size_bytes: int, purpose: str = "") -> MemoryLeased:
+        """Has memory that this process has taken reckoned with, until `release_memory(lease)`. Never refused for want
+        of memory."""
+        return self._ask(LeaseMemory(bytes=size_bytes, purpose=purpose, track=True), MemoryLeased)
 
     def stop(self, now: bool = False) -> str:
         """Drains and stops the supervisor; answers at once."""

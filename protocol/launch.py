@@ -58,6 +58,14 @@ class WorkerStart(msgspec.Struct, frozen=True, kw_only=True):
     """Path tokens of the directories that outputs go to."""
     library: list[str] = []
     """Further directories that operations may read (models, fonts)."""
+    lease_from_bytes: int = 64_000_000
+    """A decode predicted to take so much holds a memory lease."""
+    lease_answer_seconds: float = 5.0
+    """How long an operation waits for the answer to a request for memory."""
+    lease_renew_seconds: float = 150.0
+    """A memory lease is renewed so often."""
+    model_idle_seconds: float = 300.0
+    """A model not used for so long is unloaded."""
 
 
 class CatalogueStep(msgspec.Struct, frozen=True, kw_only=True):

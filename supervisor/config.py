@@ -25,6 +25,7 @@ from protocol.sockets import MAX_IPC_PATH_BYTES
 from supervisor.kinds import read_kinds
 from supervisor.parts import PartCommand, read_parts
 from supervisor.policy.cache.settings import PolicyName
+from supervisor.policy.lease_book import LeaseSettings
 from supervisor.policy.retention import Retention, Rule, from_settings
 from supervisor.policy.temp import TempSettings
 from supervisor.policy.watch_settings import WatchSettings
@@ -58,6 +59,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     sandbox_read: str | None = None
     limits: ImageLimits = ImageLimits()
     watch: WatchSettings = WatchSettings()
+    leases: LeaseSettings = LeaseSettings()
     cache: bool = True
     cache_bytes: int | None = None
     """None: 5 % of what is free on its disk, at most 10 GB."""
@@ -133,7 +135,9 @@ class Reading:
         """
         watch, limits = self._embedded("watch", WatchSettings), self._embedded("limits", ImageLimits)
         reaper = self._embedded("reaper", TempSettings)
+        leases = self._embedded("leases", LeaseSettings)
         self.faults += [f"watch.{fault}" for fault in watch.check()]
+        self.faults += [f"leases.{fault}" for fault in leases.check()]
         self.faults += [f"reaper.{fault}" for fault in reaper.check()]
         self.faults += [f"limits.{f} must be at least 1" for f in limits.__struct_fields__ if getattr(limits, f) < 1]
         self.raise_faults()
@@ -146,6 +150,7 @@ class Reading:
             **plain,
             recipes=all_recipes(self.user_recipes),
             watch=watch,
+            leases=leases,
             limits=limits,
             reaper=reaper,
             retention=retention,

@@ -281,6 +281,10 @@ def _describer(
             limits=config.limits,
             sandbox=config.sandbox,
             library=config.library,
+            lease_from_bytes=config.leases.from_bytes,
+            lease_answer_seconds=config.leases.answer_seconds,
+            lease_renew_seconds=config.leases.stale_seconds / 4,
+            model_idle_seconds=config.leases.model_idle_seconds,
         )
 
     return describe
@@ -303,6 +307,7 @@ def _settings(config: Config, budget: Budget, catalogue: Catalogue) -> PoolSetti
         workers=config.workers,
         recipes=config.recipes,
         watch=config.watch,
+        leases=config.leases,
         budget_bytes=budget.bytes,
         item_timeout_seconds=config.item_timeout_seconds,
         drain_seconds=config.drain_seconds,

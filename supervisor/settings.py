@@ -7,6 +7,7 @@ import msgspec
 from protocol.kernel import SandboxMode
 from protocol.launch import ImageLimits
 from supervisor.policy.cache.settings import POLICY_NAMES
+from supervisor.policy.lease_book import LeaseSettings
 from supervisor.policy.temp import TempSettings
 from supervisor.policy.watch_settings import WatchSettings
 from supervisor.values import Kind
@@ -126,6 +127,7 @@ SETTINGS: tuple[Setting, ...] = (
     *PLAIN,
     *section("limits", ImageLimits),
     *section("watch", WatchSettings),
+    *section("leases", LeaseSettings),
     *section("reaper", TempSettings),
 )
 CLIENT_SETTINGS = frozenset({"state", "socket", "recipe"})

@@ -16,6 +16,7 @@ from protocol.messages.answers import *
 from protocol.messages.base import *
 from protocol.messages.emergency import *
 from protocol.messages.from_worker import *
+from protocol.messages.leases import *
 from protocol.messages.memory import *
 from protocol.messages.recipes import *
 from protocol.messages.requests import *
@@ -26,12 +27,17 @@ AnyRequest = (
     | CancelBatch | RetryBatch
     | PauseWork | ResumeWork | StatusRequest | Why | Events | QuarantineList | QuarantineDrop | TempStats | TempReap
     | AskCache | RecycleWorker | Stop | MemoryRequest
+    | LeaseMemory | RenewMemoryLease | EndMemoryLease
 )  # fmt: skip
 AnyAnswer = (
     Problem | Welcome | BatchOpened | ItemsAdded | BatchClosed | BatchProgress | Batches | ResultsPage | ImageHashesPage
     | Done
     | Status | Decisions | QuarantineEntries | TempUsage | TempReport | CacheReport
     | MemoryReport
+    | MemoryLeased
 )  # fmt: skip
-AnyToWorker = Grant | Shrink | Trim | Quit
-AnyFromWorker = Ready | Heartbeat | Report | Trimmed
+AnyToWorker = Grant | Shrink | Trim | Quit | MemoryGranted | MemoryRefused
+AnyFromWorker = (
+    Ready | Heartbeat | Report | Trimmed
+    | RequestMemory | ReleaseMemory | RenewMemory | ModelLoaded | ModelUnloaded
+)  # fmt: skip

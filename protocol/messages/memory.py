@@ -36,7 +36,7 @@ class ProcessMemory(Part, frozen=True, kw_only=True):
 
 
 class MemoryLease(Part, frozen=True, kw_only=True):
-    """A worker's permission for a large piece: a model, a large decode, an inference."""
+    """Permission for a large piece: a model, a large decode, an inference. `slot` -1: a client holds it."""
 
     number: int
     slot: int
@@ -44,6 +44,8 @@ class MemoryLease(Part, frozen=True, kw_only=True):
     bytes: int
     granted_at: float
     path: str | None = None
+    reserved_bytes: int = 0
+    """What it takes from the pool; 0: it lies within what its item was admitted with, or in its worker's baseline."""
 
 
 class MemoryLeases(Part, frozen=True, kw_only=True):
@@ -51,6 +53,7 @@ class MemoryLeases(Part, frozen=True, kw_only=True):
 
     limit_bytes: int
     granted_bytes: int
+    """What is taken from the pool now."""
     granted_total: int
     refused_total: int
     expired_total: int

@@ -5,7 +5,7 @@ queue. A planned end charges nobody.
 """
 
 from protocol.messages import ItemError, LastDeath
-from supervisor.policy import blame
+from supervisor.policy import blame, memory_leases
 from supervisor.policy.blame import Death, Fate
 from supervisor.policy.commands import BuryWorker, ChargeItems, Command, Note, SettleItems, StartWorker
 from supervisor.policy.confinement import NO_ROOTS, roots_at_hand
@@ -106,6 +106,7 @@ def on_exited(state: PoolState, event: WorkerExited, now: float) -> list[Command
     if lease is not None:
         commands += _lose_lease(state, slot, worker, lease, death, event, now)
     _count_death(state, slot, worker, death, event, now)
+    memory_leases.forget_worker(state, slot.index)
     slot.worker = None
     slot.growth.forget()
     return commands

@@ -9,7 +9,7 @@ from typing import Any, assert_never
 
 from protocol import messages as m
 from protocol.errors import GalleryError, Refused, UnknownBatch, UnknownRecipe, UsageError
-from supervisor.policy import status
+from supervisor.policy import memory_leases, status
 from supervisor.policy.commands import (
     AskTemp,
     CacheVerb,
@@ -96,6 +96,12 @@ def _answer(state: PoolState, peer: bytes, request: m.AnyRequest, now: float) ->
         case m.RecycleWorker():
             commands = recycle_asked(state, request.slot, now)
             return [*commands, Reply(peer=peer, answer=m.Done(id=request.id, message="it is replaced"))]
+        case m.LeaseMemory():
+            return memory_leases.on_client(state, peer, request, now)
+        case m.RenewMemoryLease():
+            return memory_leases.on_client_renews(state, peer, request, now)
+        case m.EndMemoryLease():
+            return memory_leases.on_client_ends(state, peer, request)
         case m.Stop():
             done = Reply(peer=peer, answer=m.Done(id=request.id, message="stopping"))
             return [done, *drain_pool(state, now, request.now, "asked by a client")]

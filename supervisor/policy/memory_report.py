@@ -10,6 +10,7 @@ from protocol import messages as m
 from supervisor.policy.events import PartSample
 from supervisor.policy.levels import Level
 from supervisor.policy.limits import MAX_REMEMBERED
+from supervisor.policy.memory_leases import memory_leases, models
 from supervisor.policy.state import PoolState, Slot
 from supervisor.policy.status import current_path
 from supervisor.policy.worker import CURVE_SAMPLES
@@ -42,10 +43,8 @@ def memory_report(state: PoolState, request_id: int | str, now: float) -> m.Memo
             *(_part(state, part) for part in state.part_samples),
             *(_worker(state, slot) for slot in state.slots),
         ],
-        memory_leases=m.MemoryLeases(
-            limit_bytes=0, granted_bytes=0, granted_total=0, refused_total=0, expired_total=0, leases=[]
-        ),
-        models=[],
+        memory_leases=memory_leases(state),
+        models=models(state),
         cleanups=[],
         trend=[],
         leaks=[],

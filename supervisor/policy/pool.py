@@ -12,7 +12,7 @@ from random import Random
 from typing import assert_never
 
 from protocol.messages import Counts
-from supervisor.policy import caching, care, deaths, intake, lending, parts, reports, stopping
+from supervisor.policy import caching, care, deaths, intake, lending, memory_leases, parts, reports, stopping
 from supervisor.policy import events as e
 from supervisor.policy.blame import UNCLEAN_STOPS_ALLOWED, Death
 from supervisor.policy.cache.asked import LookedUp, Stored
@@ -43,6 +43,7 @@ class Pool:
         commands += deaths.start_due(state, now)
         commands += parts.attend(state, now)
         commands += intake.pauses_over(state, now)
+        commands += memory_leases.expire(state, now)
         commands += intake.sweep_returned(state)
         commands += lending.lend(state, now)
         commands += _idle_exit(state, now)
@@ -64,6 +65,8 @@ class Pool:
                 deadlines.append(slot.start_at)
         if state.resume_at is not None:
             deadlines.append(state.resume_at)
+        if (expiry := memory_leases.next_expiry(state)) is not None:
+            deadlines.append(expiry)
         if state.sweep_at is not None and state.journal_stalled is None:
             deadlines.append(state.sweep_at)
         part_due = parts.next_deadline(state.parts.values(), state.draining)

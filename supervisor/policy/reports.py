@@ -5,7 +5,11 @@ and the liar is killed. A report for a lease that is no longer the worker's (it 
 ignored: its items have gone back to the queue, and doing one twice has the same effect as doing it once.
 """
 
+from typing import assert_never
+
+from protocol import messages as m
 from protocol.messages import AnyFromWorker, Heartbeat, ItemError, ItemReport, Memory, Ready, Report, Trimmed
+from supervisor.policy import memory_leases
 from supervisor.policy.commands import ChangeBatch, Command, Note, SettleItems
 from supervisor.policy.confinement import on_machine_error, on_outside
 from supervisor.policy.events import WorkerBabbled, WorkerSaid
@@ -28,6 +32,7 @@ TRIM_USELESS = 0.10
 """FEATURES M8: a trim that gives back less than this part of what the worker has above its baseline is useless."""
 
 
+OfLeases = m.RequestMemory | m.ReleaseMemory | m.RenewMemory | m.ModelLoaded | m.ModelUnloaded
 IMPOSSIBLE_BYTES = 1 << 47
 """The address space of a process on today's 64-bit machines."""
 
@@ -55,17 +60,42 @@ def on_said(state: PoolState, event: WorkerSaid, now: float) -> list[Command]:
                 return _on_report(state, slot, worker, report, now)
             case Trimmed() as trimmed:
                 return _on_trimmed(state, slot, worker, trimmed, now)
+            case _ as told:
+                return _on_memory_told(state, slot, worker, told, now)
     except (IllegalEvent, Lie) as fault:
         return on_babble(state, WorkerBabbled(slot=event.slot, incarnation=event.incarnation, fault=str(fault)), now)
 
 
+def _on_memory_told(state: PoolState, slot: Slot, worker: Worker, told: OfLeases, now: float) -> list[Command]:
+    """What concerns memory leases and models; of a worker that is being killed it does not matter any more."""
+    if worker.state == "KILLING":
+        return []
+    match told:
+        case m.RequestMemory():
+            return memory_leases.on_request(state, slot, worker, told, now)
+        case m.ReleaseMemory():
+            return memory_leases.on_release(state, worker, told)
+        case m.RenewMemory():
+            return memory_leases.on_renew(state, worker, told, now)
+        case m.ModelLoaded():
+            return memory_leases.on_model(state, worker, told, now)
+        case m.ModelUnloaded():
+            return memory_leases.on_model_gone(state, worker, told)
+    assert_never(told)
+
+
 def _must_be_sizes(message: AnyFromWorker) -> None:
     """Raises Lie for figures that are no sizes of a process: limits of all workers are made from them."""
-    if isinstance(message, Trimmed):
-        figures = [message.before_bytes, message.after_bytes]
-    else:
-        memory = message.memory
-        figures = [memory.rss_bytes, memory.heap_bytes, memory.native_bytes]
+    match message:
+        case Trimmed():
+            figures = [message.before_bytes, message.after_bytes]
+        case m.RequestMemory() | m.ModelLoaded():
+            figures = [message.bytes]
+        case m.ReleaseMemory() | m.RenewMemory() | m.ModelUnloaded():
+            return
+        case _:
+            memory = message.memory
+            figures = [memory.rss_bytes, memory.heap_bytes, memory.native_bytes]
     if min(figures) < 0 or max(figures) > IMPOSSIBLE_BYTES:
         raise Lie(f"it says that its memory is {figures} bytes")
 
@@ -128,7 +158,7 @@ def _on_report(state: PoolState, slot: Slot, worker: Worker, report: Report, now
     if settlements:
         commands.append(SettleItems(settlements=settlements))
         _count_settled(slot, worker, lease, len(settlements))
-    _learn_baseline(worker, report.memory)
+    _learn_baseline(state, worker, report.memory)
     if report.handed_back:
         commands += _on_handed_back(slot, batch, lease, report.handed_back)
     if report.finished:
@@ -236,13 +266,15 @@ def _count_settled(slot: Slot, worker: Worker, lease: Lease, count: int) -> None
     lease.settled += count
 
 
-def _learn_baseline(worker: Worker, memory: Memory) -> None:
+def _learn_baseline(state: PoolState, worker: Worker, memory: Memory) -> None:
     if len(worker.boundary_bytes) >= BOUNDARIES_FOR_BASELINE or not memory.rss_bytes:
         return
     worker.boundary_bytes = [*worker.boundary_bytes, memory.rss_bytes]
     least = min(worker.boundary_bytes)
     known = len(worker.boundary_bytes) == BOUNDARIES_FOR_BASELINE
     worker.baseline_bytes = least if known else min(worker.baseline_bytes, least)
+    if known:
+        memory_leases.baseline_known(state, worker)
 
 
 def _on_handed_back(slot: Slot, batch: Batch, lease: Lease, ids: list[int]) -> list[Command]:
@@ -272,7 +304,7 @@ def _end_lease(state: PoolState, slot: Slot, worker: Worker, lease: Lease, batch
 def _on_trimmed(state: PoolState, slot: Slot, worker: Worker, trimmed: Trimmed, now: float) -> list[Command]:
     worker.trimming = False
     freed = trimmed.before_bytes - trimmed.after_bytes
-    excess = trimmed.before_bytes - worker.baseline_bytes
+    excess = trimmed.before_bytes - worker.baseline_bytes - state.memory_leases.reserved_bytes(slot.index)
     figures: dict[str, object] = {
         "before_bytes": trimmed.before_bytes,
         "after_bytes": trimmed.after_bytes,

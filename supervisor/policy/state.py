@@ -12,6 +12,7 @@ from supervisor.policy.cache.keys import CacheStep
 from supervisor.policy.events import PartSample
 from supervisor.policy.interval import Growth
 from supervisor.policy.items import Item
+from supervisor.policy.lease_book import LeaseBook, LeaseSettings
 from supervisor.policy.levels import Level, Levels
 from supervisor.policy.limits import Limits, Widenings, room_bytes, worker_limits
 from supervisor.policy.part import Part, PartPlan, make
@@ -31,6 +32,7 @@ class PoolSettings(msgspec.Struct, frozen=True, kw_only=True):
     cache_steps: dict[str, tuple[CacheStep, ...]] = {}
     """By recipe: what its steps are called in the cache; a recipe that is not named is not cached."""
     watch: WatchSettings
+    leases: LeaseSettings = LeaseSettings()
     budget_bytes: int
     """As found at start; every sample carries the current one."""
     item_timeout_seconds: float = 60.0
@@ -118,6 +120,7 @@ class PoolState:
         self.parts: dict[str, Part] = make(settings.parts)
         self.leases: dict[int, Lease] = {}
         self.lease_number = 0
+        self.memory_leases = LeaseBook()
         self.totals = {
             "done": 0, "cached": 0, "failed": 0, "quarantined": 0,
             "recycles": 0, "restarts": 0, "batch_shrinks": 0, "kills": 0,
@@ -169,14 +172,18 @@ class PoolState:
         return [self.private_baseline(slot.worker) for slot in self.slots if slot.worker and slot.worker.baseline_bytes]
 
     def limits(self, slot: Slot) -> Limits:
-        """Returns the limits of the worker in the slot, as RSS in bytes, with its lease's reservation."""
+        """Returns the limits of the worker in the slot, as RSS in bytes, with its lease's reservation.
+
+        What is out in memory leases is nobody's share; its holder may have it above its limits, which stand on top
+        of it as they stand on the baseline.
+        """
         worker = slot.worker
         assert worker is not None
         lease = self.leases.get(worker.lease) if worker.lease is not None else None
         return worker_limits(
-            baseline_bytes=worker.baseline_bytes,
+            baseline_bytes=worker.baseline_bytes + self.memory_leases.reserved_bytes(slot.index),
             budget_bytes=self.budget_bytes,
-            own_bytes=self.own_bytes,
+            own_bytes=self.own_bytes + self.memory_leases.reserved_bytes(),
             baselines_of_all=self.baselines(),
             workers=len(self.slots),
             settings=self.settings.watch,
@@ -185,8 +192,9 @@ class PoolState:
         )
 
     def room_bytes(self) -> int:
-        """Returns what all leases together may take above the baselines."""
-        return room_bytes(self.budget_bytes, self.own_bytes, self.baselines(), len(self.slots), self.settings.watch)
+        """Returns what all leases together may take above the baselines and beside the memory leases."""
+        own_bytes = self.own_bytes + self.memory_leases.reserved_bytes()
+        return room_bytes(self.budget_bytes, own_bytes, self.baselines(), len(self.slots), self.settings.watch)
 
     def slimmest_bytes(self) -> int:
         """Returns the least RSS that a warm worker began with: what a replacement would hold."""
@@ -207,15 +215,23 @@ class PoolState:
     def free_bytes(self, me: Slot) -> int:
         """Returns the room that is left for a lease in this slot: the room less what the others have
         reserved or taken, whichever is more."""
-        taken = 0
-        for slot in self.slots:
-            worker = slot.worker
-            if worker is None or slot is me:
-                continue
-            lease = self.leases.get(worker.lease) if worker.lease is not None else None
-            above = max(0, worker.rss_bytes - worker.baseline_bytes) if worker.baseline_bytes else 0
-            taken += max(above, lease.reserved_bytes if lease is not None else 0)
+        taken = sum(self._taken_bytes(slot) for slot in self.slots if slot is not me)
         return max(0, self.room_bytes() - taken)
+
+    def unreserved_bytes(self) -> int:
+        """Returns the room that nobody has reserved or taken: what there is for further memory leases."""
+        return max(0, self.room_bytes() - sum(map(self._taken_bytes, self.slots)))
+
+    def _taken_bytes(self, slot: Slot) -> int:
+        """What a slot's worker has reserved for its item or taken above its baseline and its memory leases,
+        whichever is more."""
+        worker = slot.worker
+        if worker is None:
+            return 0
+        lease = self.leases.get(worker.lease) if worker.lease is not None else None
+        held = worker.baseline_bytes + self.memory_leases.reserved_bytes(slot.index)
+        above = max(0, worker.rss_bytes - held) if worker.baseline_bytes else 0
+        return max(above, lease.reserved_bytes if lease is not None else 0)
 
     def memory_known(self, now: float) -> bool:
         """Tells whether the last look is fresh enough to admit work on."""

@@ -7,7 +7,7 @@ may overtake its last words.
 
 from collections.abc import Callable
 from random import Random
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -81,6 +81,11 @@ class Worker:
         self.peak_bytes = 0
         self.ramp: tuple[float, float, int] | None = None
         """(from, to, bytes) of the growth that the item in progress causes."""
+        self.own_random = Random(1000 * slot + incarnation)
+        """For what was added later: worlds stay what they were."""
+        self.asked = 0
+        self.leased: dict[int, int] = {}
+        """Memory leases that it was granted, and their bytes."""
         self._heard_at = 0.0
         self._said_at = 0.0
         page.incarnation, page.item = incarnation, 0
@@ -89,7 +94,7 @@ class Worker:
 
     def rss_bytes(self) -> int:
         """Memory at this moment."""
-        above = self.leaked_bytes
+        above = self.leaked_bytes + sum(self.leased.values())
         if self.ramp is not None:
             begun, ended, size = self.ramp
             above += int(size * min(1.0, (self.world.now - begun) / max(1e-9, ended - begun)))
@@ -155,6 +160,9 @@ class Worker:
         if not self.alive or self.frozen:
             return
         match message:
+            case m.MemoryGranted():
+                if message.number <= self.asked:
+                    self.leased[message.number] = message.bytes
             case m.Grant():
                 self.grant, self.at, self.total, self.done = message, 0, len(message.items), []
                 self._next()
@@ -204,7 +212,35 @@ class Worker:
         granted = grant.items[self.at]
         self.page.item, self.page.started = granted.id, world.now
         self.page.path = f"{grant.roots[granted.root].root}/{granted.stem}"
+        self._ask_memory(granted.id)
         self._work(grant, granted)
+
+    def _ask_memory(self, item: int) -> None:
+        """Now and then an operation asks for memory, and gives it back, or forgets to."""
+        random = self.own_random
+        who: Any = {"slot": self.slot, "incarnation": self.incarnation}
+        if self.leased and random.random() < 0.5:
+            number = random.choice(list(self.leased))
+            del self.leased[number]
+            self._say(m.ReleaseMemory(**who, number=number))
+        elif self.leased and random.random() < 0.3:
+            number, size = random.choice(list(self.leased.items()))
+            used = self.leased[number] = random.choice([size // 2, size, size + 5 * MB])
+            self._say(m.ModelLoaded(**who, number=number, name=random.choice("ab"), bytes=used))
+        elif self.leased and random.random() < 0.2:
+            self._say(m.RenewMemory(**who, numbers=list(self.leased)))
+        elif self.leased and random.random() < 0.2:
+            number, _ = self.leased.popitem()
+            self._say(m.ModelUnloaded(**who, number=number, name=random.choice("ab")))
+        elif random.random() < 0.25:
+            self.asked += 1
+            size, within = random.randint(1, 90) * MB, random.random() < 0.2
+            least = random.choice([0, size // 2, size])
+            self._say(
+                m.RequestMemory(
+                    **who, number=self.asked, purpose="test", bytes=size, at_least=least, item=item, within_item=within
+                )
+            )
 
     def _work(self, grant: m.Grant, granted: m.Granted) -> None:
         world, random = self.world, self.world.random

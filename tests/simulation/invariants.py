@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from protocol.messages import Grant
+from protocol.messages import Grant, MemoryGranted
 from supervisor.policy import commands as c
+from supervisor.policy.memory_leases import limit_bytes
 from supervisor.policy.queue import Batch
 from tests.simulation.cache import content_of
 from tests.simulation.crew import DEADLY
@@ -46,6 +47,13 @@ def check(world: World) -> None:
             must(worker.deadline is not None, f"a worker that is {worker.state} has no deadline")
         if worker is None and slot.wanted:
             must(slot.start_at is not None, f"slot {slot.index} is empty, wanted, and will never be filled")
+    book = state.memory_leases
+    owners = {(held.slot, held.incarnation) for held in book.held.values()}
+    for index, incarnation in owners | {(model.slot, model.incarnation) for model in book.models.values()}:
+        worker = state.slots[index].worker
+        must(worker is not None and worker.incarnation == incarnation, f"leases of {index}.{incarnation} outlived it")
+    for held in book.held.values():
+        must(world.now < held.renewed_at + state.settings.leases.stale_seconds, f"{held} is stale and still held")
     most = state.settings.window_items + state.settings.workers * state.settings.batch_size_max + 64
     must(state.queue.windowed <= most, f"{state.queue.windowed} items in the window")
     must(state.inserts >= 0 and state.changes >= 0, f"{state.inserts} inserts, {state.changes} changes under way")
@@ -97,6 +105,8 @@ def check_commands(world: World, before: Mapping[int, str], commands: Sequence[c
         match command:
             case c.TellWorker(message=Grant() as grant):
                 _check_grant(world, command.slot, grant)
+            case c.TellWorker(message=MemoryGranted(bytes=size)) if size:
+                _check_memory_granted(world)
             case c.Note(kind="emergency"):
                 killed += 1
                 dying = [slot for slot, was in before.items() if was == "KILLING"]
@@ -108,6 +118,15 @@ def check_commands(world: World, before: Mapping[int, str], commands: Sequence[c
                         guilty = deaths >= 2 or unclean >= 3
                         must(guilty, f"item {each.id} is quarantined after {deaths} deaths, {unclean} unclean stops")
     must(state.exit_code is None or not state.leases, "the loop is left with leases")
+
+
+def _check_memory_granted(world: World) -> None:
+    state = world.pool.state
+    out, limit = state.memory_leases.reserved_bytes(), limit_bytes(state)
+    must(out <= limit, f"memory leases of {out} bytes are out, their pool has {limit}")
+    reserved = sum(lease.reserved_bytes for lease in state.leases.values())
+    must(reserved <= state.room_bytes() or len(state.leases) < 2, f"{reserved} bytes are reserved beside {out} leased")
+    must(state.memory_known(world.now), "memory was leased blind")
 
 
 def _check_grant(world: World, slot: int, grant: Grant) -> None:

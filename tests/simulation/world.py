@@ -16,6 +16,7 @@ from protocol import messages as m
 from supervisor.policy import commands as c
 from supervisor.policy import events as e
 from supervisor.policy.cache.asked import LookUpItems, StoreItems
+from supervisor.policy.lease_book import LeaseSettings
 from supervisor.policy.pool import AnyEvent, Pool
 from supervisor.policy.state import PoolSettings
 from supervisor.policy.watch_settings import WatchSettings
@@ -68,6 +69,7 @@ class World:
             workers=self.workers,
             recipes={"r": m.Recipe(name="r", steps=[m.Step("noop")])},
             watch=WATCH,
+            leases=LeaseSettings(stale_seconds=2.0, answer_seconds=0.5),
             budget_bytes=self.budget_bytes,
             item_timeout_seconds=2.0,
             start_timeout_seconds=1.0,
