@@ -13,7 +13,7 @@ import os
 import tempfile
 import tomllib
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -55,6 +55,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     batches_max: int = 10_000
     decisions_kept: int = 50_000
     exit_when_idle_seconds: float | None = None
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["text", "json"] = "text"
     sandbox: SandboxMode = "best-effort"
     sandbox_read: str | None = None
     limits: ImageLimits = ImageLimits()

@@ -91,7 +91,7 @@ def _open(config: Config, closing: contextlib.ExitStack) -> tuple[Hands, Pool, S
     state = StateDirectory(config.state_directory)
     state.acquire()
     closing.callback(state.release)
-    log = Log()
+    log = Log(least=config.log_level, form=config.log_format)
     signals = Signals()
     closing.callback(signals.close)
     mailbox: Mailbox[Letter] = Mailbox()

@@ -95,6 +95,11 @@ PLAIN = (
             help="small values held in memory above the index [50MB]"),
     Setting(name="cache-hard-links", field="cache_hard_links", kind="switch", default=False,
             help="yes or no: deliver by hard link; saves space, but changing an output changes the cache [no]"),
+    Setting(name="log-level", field="log_level", kind="text", default="info",
+            choices=("debug", "info", "warning", "error"),
+            help="debug, info, warning or error: what is written to standard error [info]"),
+    Setting(name="log-format", field="log_format", kind="text", default="text", choices=("text", "json"),
+            help="text for people or json for machines, one line an event [text]"),
     Setting(name="exit-when-idle", field="exit_when_idle_seconds", kind="duration", default=None, at_least=0,
             help="stop when there has been nothing to do for so long [never]", hidden=True),
 )  # fmt: skip

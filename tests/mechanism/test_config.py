@@ -47,6 +47,8 @@ def test_every_setting_can_be_set_in_all_three_ways(tmp_path: Path, home: dict[s
     text = {"size": "48M", "duration": "3s", "count": "7", "number": "0.5", "switch": "no", "path": "/x", "text": "y"}
     for setting in SETTINGS:
         value = setting.choices[-1] if setting.choices else text[setting.kind]
+        if setting.kind == "count" and setting.at_least is not None:
+            value = str(max(int(value), int(setting.at_least)))
         quoted = value if setting.kind in ("count", "number") else f'"{value}"'
         table = f"[{setting.section}]\n" if setting.section else ""
         write(tmp_path, f"{table}{setting.key} = {quoted}\n")
