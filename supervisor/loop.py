@@ -41,6 +41,7 @@ from supervisor.mechanism.router import Router
 from supervisor.mechanism.signals import Signals
 from supervisor.mechanism.state import Endpoint, StateDirectory, make_private_directory
 from supervisor.mechanism.temp import Keeper, TempRoot
+from supervisor.mechanism.turns import TurnTimes
 from supervisor.policy.cache.keys import CacheStep, step_of
 from supervisor.policy.cache.settings import CacheSettings
 from supervisor.policy.events import Recovered
@@ -95,7 +96,8 @@ def _open(config: Config, closing: contextlib.ExitStack) -> tuple[Hands, Pool, S
     signals = Signals()
     closing.callback(signals.close)
     mailbox: Mailbox[Letter] = Mailbox()
-    temp = _open_temp(config, state, mailbox, log)
+    turns = TurnTimes()
+    temp = _open_temp(config, state, mailbox, log, turns)
     closing.callback(temp.root.close)
     journal = Journal(state.path, mailbox.post)
     recovered = _recover(config, state, journal, log)
@@ -147,6 +149,7 @@ def _open(config: Config, closing: contextlib.ExitStack) -> tuple[Hands, Pool, S
         cache=cache,
         parts=part_processes,
         state_token=state.token,
+        turns=turns,
     )
     for command in pool.handle(recovered, now):
         hands.execute(command)
@@ -249,7 +252,7 @@ def _held(state: StateDirectory) -> int:
         return 0
 
 
-def _open_temp(config: Config, state: StateDirectory, mailbox: Mailbox[Letter], log: Log) -> Keeper:
+def _open_temp(config: Config, state: StateDirectory, mailbox: Mailbox[Letter], log: Log, turns: TurnTimes) -> Keeper:
     """Opens the temp root, which is ours alone unless it was named. Raises TempRootUnusable."""
     named = config.temp_directory
     root = TempRoot(named or state.temp_directory, state.token, private=named is None)
@@ -259,6 +262,7 @@ def _open_temp(config: Config, state: StateDirectory, mailbox: Mailbox[Letter], 
         post=mailbox.post,
         answer=lambda peer, answer: mailbox.post(Answered(peer=peer, answer=answer)),
         complain=log.line,
+        loop_busy=lambda: turns.on,
     )
 
 

@@ -250,6 +250,9 @@ class Status(Answer, frozen=True, kw_only=True):
     paused: str | None = None
     draining: bool = False
     loop_turn_p99_seconds: float = 0.0
+    """Of all turns since the start, the upper edge of a bucket."""
+    loop_turn_max_seconds: float = 0.0
+    """The longest of the last ten seconds."""
     by_recipe: list[RecipeTotals] = []
     durations: Durations = Durations()
     recycles_by_reason: dict[str, int] = {}

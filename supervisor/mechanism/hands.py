@@ -26,6 +26,7 @@ from supervisor.mechanism.remains import remove_partial
 from supervisor.mechanism.router import Router
 from supervisor.mechanism.signals import Signals
 from supervisor.mechanism.temp import Keeper
+from supervisor.mechanism.turns import TurnTimes
 from supervisor.policy import commands as c
 from supervisor.policy.cache.asked import LookUpItems, StoreItems
 from supervisor.policy.events import ItemsCommitted, ItemsFetched, TemplateDied, Tick
@@ -57,6 +58,7 @@ class Hands:
         cache: CacheThread | None,
         parts: PartProcesses,
         state_token: str,
+        turns: TurnTimes,
     ) -> None:
         self._router = router
         self._journal = journal
@@ -71,7 +73,7 @@ class Hands:
         self._state_token = state_token
         self._told = 0
         self.stopped: int | None = None
-        self.turns = TurnTimes()
+        self.turns = turns
         self._sampled: list[AnyEvent] = []
         self._crew_polled: set[int] = set()
         self._poller = sockets.Poller()
@@ -241,7 +243,11 @@ class Hands:
 
     def _answer(self, peer: bytes, answer: AnyAnswer) -> None:
         if isinstance(answer, Status):
-            answer = msgspec.structs.replace(answer, loop_turn_p99_seconds=self.turns.p99_seconds())
+            answer = msgspec.structs.replace(
+                answer,
+                loop_turn_p99_seconds=self.turns.p99_seconds(),
+                loop_turn_max_seconds=self.turns.longest_seconds(),
+            )
         elif isinstance(answer, MemoryReport):
             answer = self._with_own(answer)
         self._router.answer(peer, answer)
@@ -294,39 +300,3 @@ def _items_in(letter: Letter) -> int:
     if isinstance(letter, ItemsFetched):
         return len(letter.items)
     return 1
-
-
-class TurnTimes:
-    """How long turns of the loop take, from the return of the poll to the next: a histogram of buckets each a fifth
-    wider than the one before."""
-
-    _AN_OCTAVE = 4
-    _BUCKETS = 24 * _AN_OCTAVE
-    _FIRST_SECONDS = 1e-6
-
-    def __init__(self) -> None:
-        self._counts = [0] * self._BUCKETS
-        self._began: float | None = None
-
-    def begin(self) -> None:
-        """A turn begins."""
-        self._began = time.perf_counter()
-
-    def end(self) -> None:
-        """It ends."""
-        if self._began is None:
-            return
-        passed = max(self._FIRST_SECONDS, time.perf_counter() - self._began)
-        bucket = math.ceil(self._AN_OCTAVE * math.log2(passed / self._FIRST_SECONDS))
-        self._counts[min(bucket, self._BUCKETS - 1)] += 1
-        self._began = None
-
-    def p99_seconds(self) -> float:
-        """Returns the upper edge of the bucket that holds the 99th percentile; 0 before the first turn."""
-        total = sum(self._counts)
-        seen = 0
-        for bucket, count in enumerate(self._counts):
-            seen += count
-            if total and seen >= 0.99 * total:
-                return float(self._FIRST_SECONDS * 2 ** (bucket / self._AN_OCTAVE))
-        return 0.0

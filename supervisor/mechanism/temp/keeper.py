@@ -28,6 +28,9 @@ from supervisor.policy.temp import TempSettings, Watermarks
 
 TURN_SECONDS = 0.002
 """A rename waits no longer for a turn that is on; some 100 files are deleted in it."""
+STEPS_AT_LEAST = 32
+"""A turn ends when the loop begins one of its own, but not before so many files: where the loop is always busy, they
+still go."""
 REST_SECONDS = 0.002
 """Between two turns: the loop, which shares the interpreter and the processor, comes first. 100,000 files then take
 some five seconds instead of three."""
@@ -54,8 +57,10 @@ class Keeper:
         answer: Callable[[bytes, AnyAnswer], None],
         complain: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
+        loop_busy: Callable[[], bool] = lambda: False,
     ) -> None:
         self.root = root
+        self._loop_busy = loop_busy
         self._settings = settings
         self._post = post
         self._answer = answer
@@ -146,8 +151,10 @@ class Keeper:
     def _turn(self, job: Job) -> None:
         until = self._clock() + TURN_SECONDS
         try:
-            while self._clock() < until:
+            steps = 0
+            while self._clock() < until and (steps < STEPS_AT_LEAST or not self._loop_busy()):
                 next(job)
+                steps += 1
         except StopIteration:
             self._jobs.remove(job)
             return
