@@ -49,10 +49,12 @@ VERBS = {
     "recipes": ("settings", "list the recipes"),
     "config": ("settings", "show or check the settings"),
     "doctor": ("doctor", "check this machine and installation"),
+    "help": ("topics", "a section of the manual: memory, cache, recipes, wire, deployment ..."),
+    "completion": ("topics", "a completion script for bash, zsh or tcsh"),
 }
 """Verb: (module that has it, what it does)."""
 
-_HELP = """usage: supervisor VERB [...]        'supervisor VERB --help' tells more
+_HELP = """usage: supervisor VERB [...]        'supervisor VERB --help' tells more, 'supervisor help' explains
 
 Runs image work over large galleries in small memory. Begin with
   supervisor demo
@@ -91,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(words: list[str]) -> int:
-    if not words or words[0] in ("-h", "--help", "help"):
+    if not words or words[0] in ("-h", "--help"):
         width = max(map(len, VERBS))
         verbs = "\n".join(f"  {verb:<{width}}  {text}" for verb, (_, text) in VERBS.items())
         print(_HELP.format(verbs=verbs), file=sys.stdout if words else sys.stderr)

@@ -8,7 +8,11 @@ import msgspec
 from supervisor.config import Reading, read
 from supervisor.settings import CLIENT_SETTINGS, SETTINGS
 
-_SECTIONS = {"": "settings", "limits": "limits of an image", "watch": "memory watch", "reaper": "temp directory"}
+_SECTIONS = {
+    "": "settings", "limits": "limits of an image", "watch": "memory watch", "reaper": "temp directory",
+    "leases": "memory leases",
+}  # fmt: skip
+"""Section of the settings: the title of its flags; one that is not named stands under its own name."""
 
 
 class Verb(msgspec.Struct, frozen=True):
@@ -45,7 +49,9 @@ def add_settings(parser: argparse.ArgumentParser, names: Collection[str]) -> Non
     for setting in SETTINGS:
         if setting.name not in names:
             continue
-        group = groups.get(setting.section) or parser.add_argument_group(_SECTIONS[setting.section])
+        group = groups.get(setting.section) or parser.add_argument_group(
+            _SECTIONS.get(setting.section, setting.section)
+        )
         groups[setting.section] = group
         text = setting.help.replace("%", "%%")
         group.add_argument(
