@@ -13,7 +13,7 @@ import stat
 from collections.abc import Callable
 from typing import Protocol
 
-from protocol import paths
+from protocol import faults, paths
 from workers.errors import MachineTrouble, Verdict
 
 _RENAME_NOREPLACE = 1  # linux/fs.h
@@ -61,9 +61,12 @@ class Publisher:
         name = os.path.basename(final)
         partial = os.path.join(self._directory, self._prefix + hashlib.sha256(name).hexdigest()[:16].encode("ascii"))
         self._announcer.partial(partial)
+        faults.at("publish.announced")
         try:
             self._write(partial, content)
+            faults.at("publish.written")
             self._settle(partial, final, content)
+            faults.at("publish.renamed")
         except OSError as error:
             _forget(partial)
             raise _trouble(error, final, name) from error
@@ -72,11 +75,13 @@ class Publisher:
             raise
         finally:
             self._announcer.partial(b"")
+        faults.at("publish.withdrawn")
         self.written.append(paths.to_token(final))
         return final
 
     def _write(self, partial: bytes, content: bytes | memoryview) -> None:
         descriptor = self._create(partial)
+        faults.at("publish.created")
         try:
             rest = memoryview(content)
             while rest:

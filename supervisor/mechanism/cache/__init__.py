@@ -13,7 +13,6 @@ the cache does not; each has its file, its connection and its thread, and neithe
 * `upkeep`      rebuilding a lost index, sweeping what expired and orphans; `verify`: the verbs
 * `memory`      the level above the index
 * `offline`     figures where no supervisor runs
-* `faults`      named points at which tests end the process
 """
 
 from supervisor.mechanism.cache.store import Store, default_limit

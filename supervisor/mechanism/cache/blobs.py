@@ -17,7 +17,7 @@ import shutil
 import stat
 from collections.abc import Iterator
 
-from supervisor.mechanism.cache import faults
+from protocol import faults
 from supervisor.mechanism.cache.copying import Cloner, read_whole, write_whole
 from supervisor.mechanism.cache.records import CHECK_BYTES, check_of
 

@@ -16,7 +16,7 @@ import stat
 from collections.abc import Callable
 from typing import Literal
 
-from supervisor.mechanism.cache import faults
+from protocol import faults
 from supervisor.mechanism.cache.copying import Cloner, read_whole, write_whole
 
 NOTE_FILE = "delivering"

@@ -15,7 +15,8 @@ from typing import Any
 
 import msgspec
 
-from supervisor.mechanism.cache import faults, schema
+from protocol import faults
+from supervisor.mechanism.cache import schema
 from supervisor.policy.cache.asked import FileStamp
 from supervisor.policy.cache.entry import Entry, Key
 from supervisor.policy.cache.keys import CONTENT_BYTES, CacheStep

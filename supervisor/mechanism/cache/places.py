@@ -10,8 +10,7 @@ import stat
 import struct
 from collections.abc import Sequence
 
-from protocol import paths
-from supervisor.mechanism.cache import faults
+from protocol import faults, paths
 from supervisor.mechanism.cache.index import FoundStep
 from supervisor.mechanism.cache.store import Store
 from supervisor.policy.cache.asked import FileStamp

@@ -14,7 +14,8 @@ from random import Random
 
 import msgspec
 
-from supervisor.mechanism.cache import faults, schema
+from protocol import faults
+from supervisor.mechanism.cache import schema
 from supervisor.mechanism.cache.blobs import Blobs
 from supervisor.mechanism.cache.copying import Cloner, read_whole
 from supervisor.mechanism.cache.index import Index, Row, entry_key, split_key

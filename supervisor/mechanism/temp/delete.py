@@ -10,6 +10,7 @@ import errno
 import os
 from collections.abc import Generator, Iterator
 
+from protocol import faults
 from supervisor.mechanism.temp.directory import open_directory
 
 BLOCK_BYTES = 512
@@ -45,6 +46,7 @@ def delete(parent: int, name: str, descriptor: int, device: int, tally: Tally) -
         pass
     try:
         os.rmdir(name, dir_fd=parent)
+        faults.at("reap.removed")
     except OSError as error:
         tally.failed(name, error.strerror)
 
@@ -97,6 +99,7 @@ class _Trash:
             os.close(inside)
         try:
             os.rmdir(place, dir_fd=self._top)
+            faults.at("reap.emptied")
             moved = True
         except OSError as error:
             if not moved:
@@ -110,6 +113,7 @@ class _Trash:
             place = f".flat-{self._number}"
             try:
                 os.rename(name, place, src_dir_fd=directory, dst_dir_fd=self._top)
+                faults.at("reap.flattened")
                 return place
             except (FileExistsError, NotADirectoryError, IsADirectoryError):
                 continue  # the worker used that very name
@@ -136,6 +140,7 @@ class _Trash:
         try:
             found = entry.stat(follow_symlinks=False)
             os.unlink(entry.name, dir_fd=directory)
+            faults.at("reap.unlinked")
         except FileNotFoundError:
             return False
         except OSError as error:

@@ -5,6 +5,7 @@ import fcntl
 import os
 import stat
 
+from protocol import faults
 from supervisor.mechanism.temp.root import TempRoot
 
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -78,7 +79,9 @@ def put_into_trash(root: TempRoot, name: str, descriptor: int) -> str:
     if _identity(os.stat(name, dir_fd=root.fd, follow_symlinks=False)) != expected:
         raise Changed(name)
     trash = root.next_trash_name()
+    faults.at("reap.looked")
     os.rename(name, trash, src_dir_fd=root.fd, dst_dir_fd=root.fd)
+    faults.at("reap.renamed")
     if _identity(os.stat(trash, dir_fd=root.fd, follow_symlinks=False)) != expected:
         os.rename(trash, name, src_dir_fd=root.fd, dst_dir_fd=root.fd)
         raise Changed(name)

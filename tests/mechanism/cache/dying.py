@@ -8,7 +8,7 @@ import signal
 import sys
 from pathlib import Path
 
-from supervisor.mechanism.cache import faults
+from protocol import faults
 from tests.mechanism.cache.bed import SMALL, Bed
 
 LIMIT_BYTES = 260_000

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.mechanism.cache import faults
+from protocol import faults
 from supervisor.mechanism.cache.upkeep import Sweep
 from supervisor.mechanism.cache.verify import run, verifying
 from tests.mechanism.cache.bed import SMALL, Bed
@@ -64,7 +64,7 @@ def inspect(directory: Path) -> None:
 
 @pytest.mark.timeout(120)
 def test_a_death_at_any_point_costs_orphans_at_most(tmp_path: Path) -> None:
-    cases = [(point, count) for point in faults.POINTS for count in COUNTS]
+    cases = [(point, count) for point in faults.CACHE_POINTS for count in COUNTS]
 
     def one(case: tuple[str, int]) -> str:
         directory = tmp_path / f"{case[0]}-{case[1]}"
@@ -75,7 +75,7 @@ def test_a_death_at_any_point_costs_orphans_at_most(tmp_path: Path) -> None:
 
     with ThreadPoolExecutor(2) as pool:
         said = dict(zip(cases, pool.map(one, cases), strict=True))
-    never = [point for point in faults.POINTS if said[point, 1] != "reached"]
+    never = [point for point in faults.CACHE_POINTS if said[point, 1] != "reached"]
     assert never == [], "every point was reached"
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.mechanism.cache import copying, delivering, faults
+from protocol import faults
+from supervisor.mechanism.cache import copying, delivering
 from supervisor.mechanism.cache.places import output_stem
 from tests.mechanism.cache.bed import SMALL, TOKEN, Bed
 
