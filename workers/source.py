@@ -18,7 +18,7 @@ from PIL import Image
 
 from protocol.launch import ImageLimits
 from workers.errors import CannotDecode, Deferred, MachineTrouble, Verdict
-from workers.images import cost, exif, formats, heif, raw, svg, with_pillow, with_vips
+from workers.images import cost, exif, formats, heif, progressive, raw, svg, with_pillow, with_vips
 from workers.images import header as headers
 from workers.images.header import Header
 from workers.images.metadata import Metadata
@@ -27,6 +27,8 @@ _HASH_PIECE_BYTES = 256 * 1024
 """Fits the processor's second cache: measured as fast as any larger piece."""
 
 
+_TRIMMED_BYTES = 64_000_000
+"""Larger files are decoded from the file: they would be held beside the picture."""
 _SAME_SHAPE = 0.02
 """By how much the proportions of an embedded thumbnail may differ: 160 x 107 pixels are rounded from 3:2."""
 _NAMES = {"pillow": "Pillow", "vips": "libvips"}
@@ -333,7 +335,25 @@ class Source:
         if self._image is None or self._file.closed or self.decodes > 1 or lenient:
             self._reopen()
         assert self._image is not None
+        if not lenient and (decoded := self._decode_eighth(target)) is not None:
+            return decoded
         return with_pillow.decode(self._image, self.header, target, lenient=lenient)
+
+    def _decode_eighth(self, target: tuple[int, int]) -> Image.Image | None:
+        """The picture of a progressive JPEG that may be shrunk by eight, from the scans that matter; None of others."""
+        header = self.header
+        if not header.progressive or header.format is not formats.JPEG or cost.draft_scale(header, target) < 8:
+            return None
+        if header.file_bytes > _TRIMMED_BYTES:
+            return None
+        trimmed = progressive.for_an_eighth(self._content or self.whole())
+        if trimmed is None:
+            return None
+        try:
+            with headers.read_with_pillow(io.BytesIO(trimmed), header.format, len(trimmed))[1] as image:
+                return with_pillow.decode(image, header, target, lenient=False)
+        except CannotDecode:
+            return None
 
     def _reopen(self) -> None:
         """A decoder that failed, or shares the descriptor, leaves the file's position anywhere: begin afresh."""

@@ -2,11 +2,13 @@
 
 All write a JPEG of quality 80, upright, without metadata, at most `side` pixels wide and high. Ours is the whole item
 as a worker performs it, from its name to its report. Programs (vipsthumbnail, ImageMagick) run once for all images of
-a class, so that their start is not what is measured, one at a time: the pools are compared elsewhere.
+a class, so that their start is not what is measured, or by GNU parallel as their manuals advise; one at a time: the
+pools are compared elsewhere. Every one has a single thread.
 """
 
 import multiprocessing
 import os
+import resource
 import shutil
 import subprocess
 import tempfile
@@ -22,7 +24,8 @@ Maker = Callable[[Sequence[str], int, str], None]
 
 
 class Run(msgspec.Struct, frozen=True):
-    """What one run took: seconds, the peak of its process above what it was before, bytes written."""
+    """What one run took: seconds, the peak of its process above what it was before (of a program's: the whole), bytes
+    written."""
 
     seconds: float
     peak_bytes: int
@@ -49,7 +52,7 @@ def measured(make: Maker, paths: Sequence[str], side: int) -> Run:
 
 
 def _child(make: Maker, paths: Sequence[str], side: int, out: str, there: Connection) -> None:
-    os.environ["VIPS_CONCURRENCY"] = "1"
+    os.environ["VIPS_CONCURRENCY"] = os.environ["MAGICK_THREAD_LIMIT"] = "1"
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     try:
         warm = os.path.join(out, "warm")
@@ -61,7 +64,8 @@ def _child(make: Maker, paths: Sequence[str], side: int, out: str, there: Connec
         began = time.perf_counter()
         make(paths, side, out)
         seconds = time.perf_counter() - began
-        peak = max(0, _status("VmHWM") - before)
+        programs = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+        peak = programs or max(0, _status("VmHWM") - before)
         there.send((seconds, peak, _bytes_below(out)))
     except Exception as error:
         there.send(f"{make.__name__}: {type(error).__name__}: {error}")
@@ -82,8 +86,9 @@ def ours(paths: Sequence[str], side: int, out: str) -> None:
 
 def pillow(paths: Sequence[str], side: int, out: str) -> None:
     """Pillow's `thumbnail`."""
-    from PIL import Image, ImageOps
+    from PIL import AvifImagePlugin, Image, ImageOps
 
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1
     Image.MAX_IMAGE_PIXELS = None
     for path in paths:
         with Image.open(path) as image:
@@ -115,6 +120,18 @@ def vipsthumbnail(paths: Sequence[str], side: int, out: str) -> None:
     subprocess.run(["vipsthumbnail", *options, *paths], check=True, capture_output=True)
 
 
+def parallel(paths: Sequence[str], side: int, out: str) -> None:
+    """The program, once for each image."""
+    options = ["--size", f"{side}x{side}>", "--output", os.path.join(out, f"%s.jpg[Q={QUALITY},strip]")]
+    given = "".join(f"{path}\0" for path in paths).encode()
+    subprocess.run(
+        ["parallel", "--will-cite", "-0", "-j", "1", "vipsthumbnail", *options, "{}"],
+        input=given,
+        check=True,
+        capture_output=True,
+    )
+
+
 def magick(paths: Sequence[str], side: int, out: str) -> None:
     """ImageMagick's `mogrify`, once for all."""
     options = [
@@ -128,14 +145,21 @@ def magick(paths: Sequence[str], side: int, out: str) -> None:
         "-quality",
         str(QUALITY),
     ]
-    subprocess.run(["magick", "mogrify", *options, *paths], check=True, capture_output=True)
+    program = ["magick", "mogrify"] if shutil.which("magick") else ["mogrify"]
+    subprocess.run([*program, *options, *paths], check=True, capture_output=True)
 
 
-PROGRAMS: dict[str, tuple[str, Maker]] = {
-    "vipsthumbnail": ("vipsthumbnail", vipsthumbnail),
-    "ImageMagick": ("magick", magick),
+PROGRAMS: dict[str, tuple[tuple[str, ...], Maker]] = {
+    "vipsthumbnail": (("vipsthumbnail",), vipsthumbnail),
+    "vipsthumbnail by parallel": (("vipsthumbnail", "parallel"), parallel),
+    "ImageMagick": (("mogrify",), magick),
 }
-"""Peer: (its program, how it is called)."""
+"""Peer: (the programs it needs, how it is called)."""
+
+
+def missing(peer: str) -> str:
+    """Returns the program that a peer lacks here, or nothing."""
+    return next((program for program in PROGRAMS[peer][0] if shutil.which(program) is None), "")
 
 
 def _target(path: str, out: str) -> str:

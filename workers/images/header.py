@@ -105,6 +105,8 @@ def read_with_pillow(file: BinaryIO, kind: formats.Format, file_bytes: int) -> t
     """Returns the header and Pillow's opened (not decoded) image. Raises CannotDecode with Pillow's reason."""
     if kind is formats.HEIF and not heif.register():
         raise CannotDecode(heif.MISSING)
+    if kind is formats.AVIF:
+        heif.restrain_avif()
     try:
         image = Image.open(file, formats=(kind.pillow,))
         return _header(image, kind, file, file_bytes), image

@@ -1,4 +1,4 @@
-"""The one place that knows which HEIF decoder there is: Pillow's plugin, loaded by the first HEIF file.
+"""The one place that knows how HEIF and AVIF are decoded: by Pillow's plugins, loaded by the first such file.
 
 What phones call HEIC is HEVC, which the libvips of `pyvips-binary` does not decode (it has AV1 alone). `pi-heif`
 is the plugin without encoders: 4 MB in a process that meets such a file, nothing in the others. `pillow-heif`,
@@ -9,6 +9,8 @@ import functools
 from importlib import import_module
 
 MISSING = "the decoder for HEIC is not installed: pip install pi-heif"
+_AVIF = "PIL.AvifImagePlugin"
+_AVIF_THREADS = "DEFAULT_MAX_THREADS"
 _PLUGINS = ("pi_heif", "pillow_heif")
 
 
@@ -24,3 +26,9 @@ def register() -> bool:
         plugin.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
         return True
     return False
+
+
+@functools.cache
+def restrain_avif() -> None:
+    """Makes Pillow's AVIF decoder use one thread: it would take one for each core."""
+    setattr(import_module(_AVIF), _AVIF_THREADS, 1)

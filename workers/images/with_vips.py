@@ -17,6 +17,9 @@ from workers.images import formats
 from workers.images.header import Header
 
 _ALLOWED_LOADERS = ("VipsForeignLoadSvg",)
+_WEBP_LEFT = 1.9
+"""What the WebP decoder's own scaling (a half, a third ...) leaves to Lanczos. Left alone libvips has it leave nothing,
+which takes 3 to 10 % less time and is 3 to 16 dB farther from the whole image resized by Lanczos."""
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 
@@ -74,11 +77,17 @@ def decode(where: int | bytes, header: Header, target: tuple[int, int], *, lenie
     """
     vips = library()
     colours: dict[str, str] = {"export_profile": "srgb"} if needs_colour(header) else {}
+    fail_on = "none" if lenient else "error"
+    size = {"height": target[1], "size": "force", "no_rotate": True}
     try:
-        image = vips.Image.thumbnail_source(
-            _source(vips, where), target[0], height=target[1], size="force", no_rotate=True,
-            option_string=f"[fail_on={'none' if lenient else 'error'}]", **colours,
-        )  # fmt: skip
+        if header.format is formats.WEBP:
+            scale = 1 / max(1, int(min(header.width / target[0], header.height / target[1]) / _WEBP_LEFT))
+            image = vips.Image.webpload_source(_source(vips, where), scale=scale, access="sequential", fail_on=fail_on)
+            image = image.thumbnail_image(target[0], **size, **colours)
+        else:
+            image = vips.Image.thumbnail_source(
+                _source(vips, where), target[0], option_string=f"[fail_on={fail_on}]", **size, **colours
+            )
         image = _eight_bits(image)
         pixels = image.write_to_memory()
     except (vips.Error, UnicodeDecodeError) as error:

@@ -1,0 +1,60 @@
+"""What is left out of a progressive JPEG is not missed at an eighth of its size."""
+
+import io
+import random
+
+import pytest
+from PIL import Image
+
+from workers import specimens
+from workers.images import progressive
+
+EXIF = Image.Exif().tobytes()
+KINDS = {"4:4:4": {"subsampling": 0}, "4:2:2": {"subsampling": 1}, "4:2:0": {"subsampling": 2}, "L": {}, "CMYK": {}}
+
+
+def jpeg(size: tuple[int, int], kind: str, **options: object) -> bytes:
+    picture = specimens.photo(*size, seed=3)
+    return specimens.encoded(picture.convert(kind) if len(kind) <= 4 else picture, "JPEG", **KINDS[kind], **options)
+
+
+def an_eighth(content: bytes) -> tuple[str, tuple[int, int], bytes]:
+    with Image.open(io.BytesIO(content)) as image:
+        image.draft(None, (image.width // 8, image.height // 8))
+        return image.mode, image.size, image.tobytes()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", [(400, 300), (403, 301), (17, 9), (8, 8), (1025, 33)])
+def test_an_eighth_has_the_same_pixels_without_what_was_left_out(kind: str, size: tuple[int, int]) -> None:
+    for restarts in (0, 2):
+        content = jpeg(size, kind, quality=85, progressive=True, restart_marker_rows=restarts)
+        trimmed = progressive.for_an_eighth(content)
+        assert trimmed is not None
+        assert an_eighth(trimmed) == an_eighth(content)
+        assert size[0] < 400 or len(trimmed) < len(content) / 3
+
+
+def test_metadata_stays() -> None:
+    content = jpeg((400, 300), "4:2:0", progressive=True, exif=EXIF, icc_profile=b"profile")
+    trimmed = progressive.for_an_eighth(content)
+    assert trimmed is not None
+    with Image.open(io.BytesIO(trimmed)) as image:
+        assert (image.info["icc_profile"], image.info["exif"]) == (b"profile", EXIF)
+
+
+def test_what_is_not_a_whole_progressive_jpeg_is_left_alone() -> None:
+    content = jpeg((100, 80), "4:2:0", progressive=True)
+    assert progressive.for_an_eighth(jpeg((100, 80), "4:2:0")) is None, "a baseline JPEG"
+    assert all(progressive.for_an_eighth(content[:length]) is None for length in range(len(content) - 1)), "a cut one"
+    assert progressive.for_an_eighth(b"\xff\xd8\xff\xd9") is None
+
+
+def test_damage_is_nothing_to_fall_over() -> None:
+    content = jpeg((100, 80), "4:2:0", progressive=True)
+    for seed in range(300):
+        chance, damaged = random.Random(seed), bytearray(content)
+        for _ in range(4):
+            damaged[chance.randrange(len(damaged))] = chance.randrange(256)
+        trimmed = progressive.for_an_eighth(bytes(damaged))
+        assert trimmed is None or trimmed[:2] == content[:2]
