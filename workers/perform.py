@@ -172,7 +172,7 @@ def _weighed(source: Source | None, held_bytes: int) -> Weighed | None:
     if source is None or not source.decoder or not held_bytes:
         return None
     header = source.header
-    return Weighed(header.format.name, header.kind, source.decoder, source.prior_bytes, held_bytes)
+    return Weighed(header.format.name, header.kind, source.decoder, source.prior_bytes, source.needs_bytes, held_bytes)
 
 
 def _run(recipe: CompiledRecipe, job: Job, context: Context, item: _Item) -> bool:

@@ -70,12 +70,14 @@ class ItemMade(Part, frozen=True, array_like=True):
 
 class Weighed(Part, frozen=True, array_like=True):
     """What the header said of an item's memory: its class (`format`; `kind`: progressive, interlaced or empty;
-    `decoder`), the bytes predicted from it before anything was learned, and what the worker held when it began."""
+    `decoder`), the bytes predicted from it before anything was learned (`prior_bytes`) and with what was
+    (`predicted_bytes`), and what the worker held when it began."""
 
     format: str
     kind: str
     decoder: str
     prior_bytes: int
+    predicted_bytes: int
     held_bytes: int
 
 

@@ -5,8 +5,9 @@ An idle worker is offered, batch by batch in serving order:
 1. an item that must run in a lease of one and needs no more than a worker's share (suspects; first those
    that an unclean stop found in progress);
 2. ordinary items, as many as its batch size says, tapered near the end so that workers finish together.
-   Such a lease reserves what its worker may hold without being recycled for it. Items of a lease run one
-   after another, so the lease reserves what one item may take, not their sum;
+   Such a lease reserves what nearly all items of its recipe take (`prediction`), at most what its worker may hold
+   without being recycled for it. Items of a lease run one after another, so the lease reserves what one item may
+   take, not their sum. An item that is predicted to take more comes back and is the next of the kind above;
 3. when no batch has ordinary items left (or too many large ones wait), a large item: one whose prediction is
    above the share. It reserves what it needs, and waits until that is free. Nothing else is granted meanwhile
    once it is due, so that it cannot starve.
@@ -20,6 +21,7 @@ from supervisor.policy.commands import Command, FetchItems, Note, SettleItems, T
 from supervisor.policy.confinement import give_way, holds, prepare, within
 from supervisor.policy.items import Item, Settlement, detail_of_error
 from supervisor.policy.levels import Level
+from supervisor.policy.prediction.learning import ordinary_bytes, to_be_told
 from supervisor.policy.queue import SPECIALS_BEFORE_OTHERS, Batch
 from supervisor.policy.sizes import human
 from supervisor.policy.state import Lease, PoolState, Slot
@@ -86,15 +88,20 @@ def _offer(state: PoolState, slot: Slot, now: float) -> list[Command]:
     runnable = list(state.queue.runnable())
     if not runnable:
         return []
-    reserved = state.limits(slot).item_bytes
-    room = not state.leases or state.free_bytes(slot) >= reserved
+    part = state.limits(slot).item_bytes
+    free = state.free_bytes(slot) if state.leases else part
     large_due = any(len(batch.special) > SPECIALS_BEFORE_OTHERS for batch in runnable)
     for batch in runnable:
-        single = _single(batch, reserved) if batch.special else None
+        single = _single(batch, part) if batch.special else None
         if single is None and large_due:
             continue
         if single is not None or batch.front or batch.ready:
-            if not room:
+            # A new worker's first image warms its libraries too, which no prediction of the image knows.
+            warm = slot.worker is not None and slot.worker.items_done
+            reserved = ordinary_bytes(state, batch.record.recipe, part) if warm else part
+            if single is not None:
+                reserved = min(part, max(reserved, int(single.needs_bytes * LARGE_MARGIN)))
+            if free < reserved:
                 return []
             items = _take(state, slot, batch, single)
             if not items:
@@ -108,9 +115,9 @@ def _offer(state: PoolState, slot: Slot, now: float) -> list[Command]:
     return []
 
 
-def _single(batch: Batch, reserved: int) -> Item | None:
-    """Returns a special item that an ordinary reservation is enough for."""
-    return next((item for item in batch.special if item.needs_bytes <= reserved and not item.memory_charges), None)
+def _single(batch: Batch, part_bytes: int) -> Item | None:
+    """Returns a special item that a worker's part is enough for."""
+    return next((item for item in batch.special if item.needs_bytes <= part_bytes and not item.memory_charges), None)
 
 
 def _take(state: PoolState, slot: Slot, batch: Batch, single: Item | None) -> list[Item]:
@@ -245,6 +252,7 @@ def _grant(
             strict=record.strict,
             submitted_at=record.opened_at,
             memory_bytes=reserved,
+            factors=to_be_told(state, worker, record.recipe),
             cache=bool(steps_of(state, batch)),
             roots=[Root(root, prefix) for root, prefix in batch.roots],
             items=[Granted(item.id, item.root, item.stem, item.owned, item.shunned) for item in items],

@@ -15,6 +15,7 @@ from supervisor.policy.confinement import on_machine_error, on_outside
 from supervisor.policy.events import WorkerBabbled, WorkerSaid
 from supervisor.policy.items import Item, Settlement, detail_of, detail_of_error, made_of
 from supervisor.policy.lending import refuse_too_large
+from supervisor.policy.prediction.learning import learn
 from supervisor.policy.queue import Batch
 from supervisor.policy.sizes import human
 from supervisor.policy.state import Lease, PoolState, Slot
@@ -152,6 +153,7 @@ def _on_report(state: PoolState, slot: Slot, worker: Worker, report: Report, now
                 commands += _on_machine_error(batch, item, said, now)
             case "outside":
                 commands += on_outside(batch, slot, item, said.error)
+    learn(state, batch, report.items)
     worker.progress_at = now
     worker.heap_bytes = report.memory.heap_bytes
     worker.native_bytes = report.memory.native_bytes
@@ -225,14 +227,15 @@ def _on_deferred(
         return refuse_too_large(state, batch, item, room)
     batch.special.append(item)
     path = batch.path(item)
+    alone = "its turn alone" if item.needs_bytes > state.limits(slot).item_bytes else "a lease of its own"
     return [
         Note(
             kind="deferred",
             slot=slot.index,
             batch=batch.name,
             path=path,
-            message=f"{path} waits for its turn alone: it needs about {human(item.needs_bytes)}, more than a worker's "
-            f"share of {human(state.share_bytes())}",
+            message=f"{path} waits for {alone}: it needs about {human(item.needs_bytes)}, more than the "
+            f"{human(reserved)} that were reserved for it",
             figures={"needs_bytes": item.needs_bytes, "share_bytes": state.share_bytes(), "room_bytes": room},
         )
     ]

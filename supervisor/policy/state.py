@@ -16,6 +16,7 @@ from supervisor.policy.lease_book import LeaseBook, LeaseSettings
 from supervisor.policy.levels import Level, Levels
 from supervisor.policy.limits import Limits, Widenings, room_bytes, worker_limits
 from supervisor.policy.part import Part, PartPlan, make
+from supervisor.policy.prediction.model import Predictor
 from supervisor.policy.queue import FETCH_ITEMS, WINDOW_ITEMS, Batch, Queue
 from supervisor.policy.restart import Restarts
 from supervisor.policy.retention import Retention
@@ -128,6 +129,7 @@ class PoolState:
         self.tallies = Tallies()
         self.levels = Levels(settings.watch)
         self.widenings = Widenings(settings.watch)
+        self.predictor = Predictor()
         self.shrunk_at = now
         self.level = Level.NORMAL
         self.budget_bytes = settings.budget_bytes

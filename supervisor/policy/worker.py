@@ -169,6 +169,9 @@ class Worker(msgspec.Struct, kw_only=True):
     sandbox: str | None = None
     """The layers that confine it, as its Ready told them."""
 
+    learned: dict[str, int] = {}
+    """By recipe: the revision of the factors it was told."""
+
     @property
     def private_bytes(self) -> int:
         """What would come back if it died: RSS without the pages it shares with the template."""

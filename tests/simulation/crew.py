@@ -78,6 +78,7 @@ class Worker:
         self.total = 0
         self.done: list[m.ItemReport] = []
         self.leaked_bytes = 0
+        self.factor = 1.0
         self.peak_bytes = 0
         self.ramp: tuple[float, float, int] | None = None
         """(from, to, bytes) of the growth that the item in progress causes."""
@@ -251,10 +252,21 @@ class Worker:
         needs = {"medium": MEDIUM_BYTES, "large": LARGE_BYTES, "giant": GIANT_BYTES}.get(kind, 0)
         if granted.shunned is not None:
             return world.later(seconds, lambda: self._end(m.ItemReport(id=granted.id, outcome="shunned", seconds=0.0)))
-        if needs > grant.memory_bytes:
-            report = m.ItemReport(id=granted.id, outcome="deferred", seconds=0.0, needs_bytes=needs)
+        prior = needs or random.randint(4, 7) * MB  # the smallest budget leaves a worker eight
+        self.factor = next((each.factor for each in grant.factors or ()), self.factor)
+        predicted = int(prior * self.factor) if not needs else prior
+        if predicted > grant.memory_bytes:
+            report = m.ItemReport(id=granted.id, outcome="deferred", seconds=0.0, needs_bytes=predicted)
             return world.later(0.0005, lambda: self._end(report))
-        report = m.ItemReport(id=granted.id, outcome="done", seconds=seconds, written=[granted.stem])
+        held = self.rss_bytes()
+        report = m.ItemReport(
+            id=granted.id,
+            outcome="done",
+            seconds=seconds,
+            written=[granted.stem],
+            peak_bytes=held + int(prior * random.uniform(0.5, 1.0)),
+            weighed=m.Weighed("jpeg", "", "vips", prior, predicted, held),
+        )
         if grant.cache and random.random() < 0.95:
             report = msgspec.structs.replace(report, made=MADE, content_hash=content_of(granted.stem))
         if kind == "crash" or (kind == "once" and not again):
