@@ -34,6 +34,7 @@ from supervisor.mechanism.journal import Answered, Journal
 from supervisor.mechanism.log import Log
 from supervisor.mechanism.mailbox import Mailbox
 from supervisor.mechanism.memory import Budget, BudgetFinder, share_arenas
+from supervisor.mechanism.notify import Notifier
 from supervisor.mechanism.parts import PartProcesses, Program
 from supervisor.mechanism.processes import Processes, wait_for_orphans
 from supervisor.mechanism.remains import remove_partial
@@ -67,23 +68,31 @@ def run(config: Config, announce: Announce) -> int:
     stands in the way when it cannot begin."""
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     share_arenas()
+    notifier = Notifier()  # first: no child is to see the variables
     with contextlib.ExitStack() as closing:
+        closing.callback(notifier.close)
         hands, pool, summary = _open(config, closing)
         announce(summary)
+        notifier.ready(f"serving with {config.workers} workers and {human(summary.budget_bytes)}")
         gc.collect()
         gc.freeze()
-        return turn(hands, pool)
+        return turn(hands, pool, notifier)
 
 
-def turn(hands: Hands, pool: Pool) -> int:
-    """The loop."""
+def turn(hands: Hands, pool: Pool, notifier: Notifier) -> int:
+    """The loop. It alone tells the service manager that it turns."""
+    told = False
     while hands.stopped is None:
+        if pool.draining and not told:
+            notifier.stopping("draining: images in progress are finished, the rest is kept")
+            told = True
         events = hands.wait(until=pool.next_deadline())
         now = time.monotonic()
         for event in events:
             for command in pool.handle(event, now):
                 hands.execute(command)
         hands.turns.end()
+        notifier.beat(now)
     return hands.stopped
 
 

@@ -52,7 +52,7 @@ def test_a_unit_runs_a_real_command_and_gives_the_drain_its_time(name: str) -> N
     check_command(words)
     drain = parse_duration(words[words.index("--drain") + 1])
     assert drain is not None and drain + STOP_SECONDS <= float(service["TimeoutStopSec"].removesuffix("s"))
-    assert (service["Type"], service["KillMode"], service["OOMPolicy"]) == ("exec", "mixed", "continue")
+    assert (service["Type"], service["KillMode"], service["OOMPolicy"]) == ("notify", "mixed", "continue")
 
 
 @pytest.mark.parametrize("name", UNITS)

@@ -35,6 +35,11 @@ class Pool:
         """Whether the loop should go on."""
         return self.state.exit_code is None
 
+    @property
+    def draining(self) -> bool:
+        """Whether the end has begun."""
+        return self.state.draining
+
     def handle(self, event: AnyEvent, now: float) -> list[Command]:
         """Decides. Raises nothing for whatever clients, workers or the machine do."""
         state = self.state
