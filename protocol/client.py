@@ -46,6 +46,8 @@ from protocol.messages import (
     EndMemoryLease,
     Events,
     Hello,
+    History,
+    HistoryPage,
     ItemsAdded,
     ItemState,
     LeaseMemory,
@@ -181,6 +183,10 @@ class Client:
     def memory(self) -> MemoryReport:
         """Returns everything known about memory."""
         return self._ask(MemoryRequest(), MemoryReport)
+
+    def history(self, since: float | None = None, resolution: float = 0.0, limit: int = 1_000) -> HistoryPage:
+        """Returns the memory of the past since a date, in columns."""
+        return self._ask(History(since=since, resolution=resolution, limit=limit), HistoryPage)
 
     def why(self, *, slot: int | None = None, path: str | None = None, limit: int = 200) -> list[Decision]:
         """Returns the decisions about one worker or one image (path token), oldest first."""

@@ -71,6 +71,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     temp_directory: str | None = None
     """None: below the state directory."""
     reaper: TempSettings = TempSettings()
+    history_rows: int = 2_160
     retention: Retention = Retention()
     parts: dict[str, PartCommand] = {}
 

@@ -30,6 +30,7 @@ from supervisor.mechanism.cache.offline import read_figures
 from supervisor.mechanism.chores import Chores
 from supervisor.mechanism.crew import Crew
 from supervisor.mechanism.hands import Hands, Letter
+from supervisor.mechanism.history_file import HistoryFile
 from supervisor.mechanism.journal import Answered, Journal
 from supervisor.mechanism.log import Log
 from supervisor.mechanism.mailbox import Mailbox
@@ -111,14 +112,11 @@ def _open(config: Config, closing: contextlib.ExitStack) -> tuple[Hands, Pool, S
     journal = Journal(state.path, mailbox.post)
     recovered = _recover(config, state, journal, log)
     journal.keep_decisions(config.decisions_kept)
-    make_private_directory(config.socket_directory)
-    router = Router(frontend=config.frontend_endpoint, backend=config.backend_endpoint, events=config.events_endpoint)
-    closing.callback(router.close)
+    router = _open_router(config, closing)
     journal.start()
     closing.callback(journal.close)
-    chores = Chores(log.line)
-    chores.start()
-    closing.callback(chores.close, CHORES_PATIENCE_SECONDS)
+    history = _open_history(state, log, closing)
+    chores = _open_chores(log, closing)
     part_processes = PartProcesses(
         programs=[program for _, program in _parts(config)], chores=chores, post=mailbox.post, say=log.line
     )
@@ -157,15 +155,30 @@ def _open(config: Config, closing: contextlib.ExitStack) -> tuple[Hands, Pool, S
         temp=temp,
         cache=cache,
         parts=part_processes,
+        history=history,
         state_token=state.token,
         turns=turns,
     )
-    for command in pool.handle(recovered, now):
+    for command in pool.handle(msgspec.structs.replace(recovered, history=history.read()), now):
         hands.execute(command)
     state.write_endpoint(
         Endpoint(frontend=config.frontend_endpoint, events=config.events_endpoint, pid=os.getpid(), version=__version__)
     )
     return hands, pool, _summary(config, budget, recovered)
+
+
+def _open_router(config: Config, closing: contextlib.ExitStack) -> Router:
+    make_private_directory(config.socket_directory)
+    router = Router(frontend=config.frontend_endpoint, backend=config.backend_endpoint, events=config.events_endpoint)
+    closing.callback(router.close)
+    return router
+
+
+def _open_chores(log: Log, closing: contextlib.ExitStack) -> Chores:
+    chores = Chores(log.line)
+    chores.start()
+    closing.callback(chores.close, CHORES_PATIENCE_SECONDS)
+    return chores
 
 
 def _check_sandbox(config: Config) -> None:
@@ -253,6 +266,12 @@ def _open_cache(
     return cache
 
 
+def _open_history(state: StateDirectory, log: Log, closing: contextlib.ExitStack) -> HistoryFile:
+    history = HistoryFile(state.history_path, log.line)
+    closing.callback(history.close)
+    return history
+
+
 def _held(state: StateDirectory) -> int:
     """Returns what the cache holds already: it counts as free, or the limit would shrink as the cache fills."""
     try:
@@ -330,6 +349,7 @@ def _settings(config: Config, budget: Budget, catalogue: Catalogue) -> PoolSetti
         exit_when_idle_seconds=config.exit_when_idle_seconds,
         retention=config.retention,
         parts=tuple(plan for plan, _ in _parts(config)),
+        history_rows=config.history_rows,
         confined=config.sandbox != "off" and kernel.offer().landlock_abi > 0,
         epoch_offset_seconds=time.time() - time.monotonic(),
         version=__version__,

@@ -81,6 +81,8 @@ PLAIN = (
             help="further directories that operations may read (models, fonts), separated by ':' [none]"),
     Setting(name="temp", field="temp_directory", kind="path", default=None,
             help="directory for the workers' temp files; several supervisors may share one [in the state directory]"),
+    Setting(name="history-rows", field="history_rows", kind="count", default=2_160, at_least=1_000, at_most=100_000,
+            help="rows of memory history in each of its three tiers: by the second, 10 s and 2 min [2160]"),
     Setting(name="retention-minutes", field="retention_minutes", kind="number", default=10_080.0, at_least=0.01,
             help="finished batches not looked at for so long are forgotten [10080: 7 days]"),
     Setting(name="retention-count", field="retention_count", kind="count", default=1_000, at_least=1,

@@ -85,7 +85,7 @@ OWNERS: dict[str, tuple[tuple[str, ...], str]] = {
 
 PURE_IMPORTS = frozenset(
     ["base64", "bisect", "collections", "enum", "functools", "hashlib", "heapq", "itertools", "math", "msgspec",
-     "operator", "protocol", "random", "re", "signal", "statistics", "supervisor", "typing", "zlib"]
+     "operator", "protocol", "random", "re", "signal", "statistics", "struct", "supervisor", "typing", "zlib"]
 )  # fmt: skip
 PURE_PROTOCOL = frozenset({"protocol", "protocol.messages", "protocol.errors", "protocol.paths", "protocol.launch"})
 IMPURE_CALLS = frozenset({"open", "print", "input", "exec", "eval", "__import__", "breakpoint"})

@@ -16,6 +16,7 @@ from protocol.messages.answers import *
 from protocol.messages.base import *
 from protocol.messages.emergency import *
 from protocol.messages.from_worker import *
+from protocol.messages.history import *
 from protocol.messages.leases import *
 from protocol.messages.memory import *
 from protocol.messages.recipes import *
@@ -28,6 +29,7 @@ AnyRequest = (
     | PauseWork | ResumeWork | StatusRequest | Why | Events | QuarantineList | QuarantineDrop | TempStats | TempReap
     | AskCache | RecycleWorker | Stop | MemoryRequest
     | LeaseMemory | RenewMemoryLease | EndMemoryLease
+    | History
 )  # fmt: skip
 AnyAnswer = (
     Problem | Welcome | BatchOpened | ItemsAdded | BatchClosed | BatchProgress | Batches | ResultsPage | ImageHashesPage
@@ -35,6 +37,7 @@ AnyAnswer = (
     | Status | Decisions | QuarantineEntries | TempUsage | TempReport | CacheReport
     | MemoryReport
     | MemoryLeased
+    | HistoryPage
 )  # fmt: skip
 AnyToWorker = Grant | Shrink | Trim | Quit | MemoryGranted | MemoryRefused
 AnyFromWorker = (

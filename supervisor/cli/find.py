@@ -8,7 +8,17 @@ from typing import Protocol, Self, TypeVar
 
 from protocol.client import DEFAULT_TIMEOUT_SECONDS, Client
 from protocol.errors import BadMessage, NoSupervisor
-from protocol.messages import Answer, AnyAnswer, AnyRequest, ItemState, Problem, Results, ResultsPage
+from protocol.messages import (
+    Answer,
+    AnyAnswer,
+    AnyRequest,
+    History,
+    HistoryPage,
+    ItemState,
+    Problem,
+    Results,
+    ResultsPage,
+)
 from protocol.problems import error_of
 from protocol.sockets import is_listening
 from supervisor.cli.options import client_settings
@@ -66,13 +76,19 @@ class OfflineAnswerer:
         from supervisor.mechanism.journal import OfflineReader  # SQLite is loaded only where it is needed
 
         self._reader = OfflineReader(directory)
+        self._directory = directory
 
     def request(self, message: AnyRequest) -> AnyAnswer:
         """Returns the answer. Raises the GalleryError of a Problem."""
-        answer = self._reader.answer(message)
+        answer = self._history(message) if isinstance(message, History) else self._reader.answer(message)
         if isinstance(answer, Problem):
             raise error_of(answer)
         return answer
+
+    def _history(self, request: History) -> HistoryPage:
+        from supervisor.mechanism.history_file import HISTORY_FILE, page_offline
+
+        return page_offline(os.path.join(self._directory, HISTORY_FILE), request)
 
     def __enter__(self) -> Self:
         return self

@@ -17,6 +17,7 @@ from supervisor.mechanism.cache import CacheThread
 from supervisor.mechanism.cache.verbs import report as verb_report
 from supervisor.mechanism.chores import Chores
 from supervisor.mechanism.crew import Arrived, Crew
+from supervisor.mechanism.history_file import HistoryFile
 from supervisor.mechanism.journal import Answered, Journal
 from supervisor.mechanism.log import Log
 from supervisor.mechanism.mailbox import Mailbox
@@ -57,6 +58,7 @@ class Hands:
         temp: Keeper,
         cache: CacheThread | None,
         parts: PartProcesses,
+        history: HistoryFile,
         state_token: str,
         turns: TurnTimes,
     ) -> None:
@@ -70,6 +72,7 @@ class Hands:
         self._temp = temp
         self._cache = cache
         self._parts = parts
+        self._history = history
         self._state_token = state_token
         self._told = 0
         self.stopped: int | None = None
@@ -175,6 +178,9 @@ class Hands:
                 self._temp.ask(command.peer, command.request)
             case LookUpItems() | StoreItems() | c.CacheVerb() | c.TrimCache():
                 self._ask_cache(command)
+            case c.KeepHistory():
+                pieces = command.pieces
+                self._chores.submit(lambda: self._history.write(pieces))
             case c.GiveBackMemory():
                 self._chores.submit(give_back)
             case c.StopLoop():

@@ -17,6 +17,7 @@ import time
 import msgspec
 
 from protocol.errors import StateDirectoryBusy, StateDirectoryUnusable
+from supervisor.mechanism.history_file import HISTORY_FILE
 
 MOUNTS = "/proc/self/mountinfo"
 NETWORK_TYPES = {
@@ -48,6 +49,7 @@ class StateDirectory:
         self.path = os.path.abspath(path)
         self.journal_path = os.path.join(self.path, "queue.db")
         self.recorder_path = os.path.join(self.path, "recorder.bin")
+        self.history_path = os.path.join(self.path, HISTORY_FILE)
         self.lock_path = os.path.join(self.path, "lock")
         self.endpoint_path = os.path.join(self.path, "endpoint.json")
         self.token_path = os.path.join(self.path, "token")

@@ -8,7 +8,7 @@ whole, the level and at most one victim; at last, when to look again. The judgin
 from typing import Literal, assert_never
 
 from protocol.messages import Shrink, Trim
-from supervisor.policy import parts
+from supervisor.policy import historian, parts
 from supervisor.policy.commands import Command, Note, TellWorker, TrimCache
 from supervisor.policy.events import Sampled, WorkerSample
 from supervisor.policy.interval import interval_seconds
@@ -63,6 +63,7 @@ def on_sampled(state: PoolState, event: Sampled, now: float) -> list[Command]:
     commands += parts.take_in(state, event.parts, now)
     commands += _care_for_whole(state, now)
     commands += parts.on_level(state, now)
+    historian.take_in(state, now)
     state.sample_at = now + _interval(state)
     return commands
 

@@ -109,6 +109,12 @@ class GiveBackMemory(Command, frozen=True, kw_only=True):
     """The supervisor's own freed memory goes back to the system: nothing is left to do."""
 
 
+class KeepHistory(Command, frozen=True, kw_only=True):
+    """Write these pieces of the history into its ring file, each at its place. Not answered."""
+
+    pieces: list[tuple[int, bytes]]
+
+
 # ---- clients -------------------------------------------------------------------------------------
 
 

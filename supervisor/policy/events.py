@@ -283,6 +283,8 @@ class Recovered(Event, frozen=True, kw_only=True):
     records: list[BatchRecord]
     in_progress: list[Item]
     clean: bool
+    history: bytes = b""
+    """The ring file of the memory history, as it was found."""
 
 
 AnyEvent = (

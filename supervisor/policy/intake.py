@@ -9,7 +9,7 @@ from typing import Any, assert_never
 
 from protocol import messages as m
 from protocol.errors import GalleryError, Refused, UnknownBatch, UnknownRecipe, UsageError
-from supervisor.policy import memory_leases, status
+from supervisor.policy import historian, memory_leases, status
 from supervisor.policy.commands import (
     AskTemp,
     CacheVerb,
@@ -91,6 +91,8 @@ def _answer(state: PoolState, peer: bytes, request: m.AnyRequest, now: float) ->
             return [ForgetQuarantine(peer=peer, request_id=request.id, path=request.path, retry=request.retry)]
         case m.TempStats() | m.TempReap():
             return [AskTemp(peer=peer, request=request)]
+        case m.History():
+            return [Reply(peer=peer, answer=historian.page(state, request, now))]
         case m.AskCache():
             return [CacheVerb(peer=peer, request=request)]
         case m.RecycleWorker():

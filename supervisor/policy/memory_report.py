@@ -129,6 +129,14 @@ def stores(state: PoolState) -> list[m.Store]:
         _store("items on the disk", state.queue.pending, settings.queue_max_items, 0),
         _store("submissions on their way to the disk", state.inserts, settings.inserts_max, None),
         _store("memory samples of workers", samples, workers * CURVE_SAMPLES, 120),
+        m.Store(
+            name="memory history",
+            owner="policy",
+            count=state.history.count,
+            limit_count=state.history.limit_count,
+            bytes=state.history.size_bytes,
+            limit_bytes=state.history.size_bytes,
+        ),
         _store("learned allowances", len(state.widenings.factors), MAX_REMEMBERED, 200),
     ]
 

@@ -12,7 +12,7 @@ from random import Random
 from typing import assert_never
 
 from protocol.messages import Counts
-from supervisor.policy import caching, care, deaths, intake, lending, memory_leases, parts, reports, stopping
+from supervisor.policy import caching, care, deaths, historian, intake, lending, memory_leases, parts, reports, stopping
 from supervisor.policy import events as e
 from supervisor.policy.blame import UNCLEAN_STOPS_ALLOWED, Death
 from supervisor.policy.cache.asked import LookedUp, Stored
@@ -57,7 +57,7 @@ class Pool:
         if now >= state.sample_at:
             state.sample_at = now + state.settings.watch.interval_idle_seconds
             commands.append(TakeSample())
-        return commands
+        return commands + historian.keep(state, commands, now)
 
     def next_deadline(self) -> float | None:
         """Returns when something is due if nothing happens before, on the loop's clock."""
@@ -228,6 +228,7 @@ def _on_changed(state: PoolState, event: e.BatchChanged) -> list[Command]:
 
 def _on_recovered(state: PoolState, event: e.Recovered, now: float) -> list[Command]:
     commands: list[Command] = []
+    historian.begin(state, event.history, now)
     for record in event.records:
         batch = state.queue.add(record)
         commands += reports.end_if_complete(state, batch, now)

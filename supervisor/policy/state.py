@@ -10,6 +10,7 @@ from protocol.paths import item_path
 from supervisor.policy.batch_size import BatchSize
 from supervisor.policy.cache.keys import CacheStep
 from supervisor.policy.events import PartSample
+from supervisor.policy.history import DEFAULT_ROWS, History
 from supervisor.policy.interval import Growth
 from supervisor.policy.items import Item
 from supervisor.policy.lease_book import LeaseBook, LeaseSettings
@@ -56,6 +57,8 @@ class PoolSettings(msgspec.Struct, frozen=True, kw_only=True):
     exit_when_idle_seconds: float | None = None
     confined: bool = False
     """Workers are kept to their roots (the kernel can, and the settings want it)."""
+    history_rows: int = DEFAULT_ROWS
+    """Rows of memory history in each of its tiers."""
     retention: Retention | None = None
     """None: every batch is kept for ever."""
     parts: tuple[PartPlan, ...] = ()
@@ -127,6 +130,7 @@ class PoolState:
             "recycles": 0, "restarts": 0, "batch_shrinks": 0, "kills": 0,
         }  # fmt: skip
         self.tallies = Tallies()
+        self.history = History(settings.workers, settings.history_rows)
         self.levels = Levels(settings.watch)
         self.widenings = Widenings(settings.watch)
         self.predictor = Predictor()
