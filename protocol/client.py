@@ -18,7 +18,7 @@ away while it is waited for, becomes NoSupervisor.
 
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -39,6 +39,7 @@ from protocol.messages import (
     BatchProgress,
     BatchRow,
     CancelBatch,
+    ChangeSettings,
     CloseBatch,
     Decision,
     Decisions,
@@ -68,6 +69,7 @@ from protocol.messages import (
     ResultsPage,
     ResumeWork,
     RetryBatch,
+    SettingsReport,
     Status,
     StatusRequest,
     Stop,
@@ -187,6 +189,11 @@ class Client:
     def history(self, since: float | None = None, resolution: float = 0.0, limit: int = 1_000) -> HistoryPage:
         """Returns the memory of the past since a date, in columns."""
         return self._ask(History(since=since, resolution=resolution, limit=limit), HistoryPage)
+
+    def change_settings(self, changes: Mapping[str, str], save: bool = False) -> SettingsReport:
+        """Changes settings by key path while the supervisor runs, all or none; with no changes, its settings file is
+        read anew. Raises UsageError with every fault."""
+        return self._ask(ChangeSettings(changes=dict(changes), save=save), SettingsReport)
 
     def why(self, *, slot: int | None = None, path: str | None = None, limit: int = 200) -> list[Decision]:
         """Returns the decisions about one worker or one image (path token), oldest first."""

@@ -57,6 +57,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     exit_when_idle_seconds: float | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
+    min_workers: int = 1
+    idle_shrink_seconds: float = 60.0
+    """0: an idle pool keeps all its workers."""
     sandbox: SandboxMode = "best-effort"
     sandbox_read: str | None = None
     limits: ImageLimits = ImageLimits()
@@ -143,6 +146,9 @@ class Reading:
         self.faults += [f"leases.{fault}" for fault in leases.check()]
         self.faults += [f"reaper.{fault}" for fault in reaper.check()]
         self.faults += [f"limits.{f} must be at least 1" for f in limits.__struct_fields__ if getattr(limits, f) < 1]
+        workers, least = self.values["workers"] or usable_cores, self.values["min-workers"]
+        if least > workers:
+            self.faults.append(f"min_workers is {least}, must be at most workers, which is {workers}")
         self.raise_faults()
         plain = {s.field: self.values[s.name] for s in PLAIN if s.field in Config.__struct_fields__}
         plain["workers"] = plain["workers"] or usable_cores
@@ -168,8 +174,10 @@ def read(
     flags: Mapping[str, str | None],
     names: Collection[str] = frozenset(BY_NAME),
     environ: Mapping[str, str] | None = None,
+    changes: Mapping[str, str] | None = None,
 ) -> Reading:
-    """Reads the settings `names` from flags (by setting name, and `config`), variables and the file.
+    """Reads the settings `names` from `changes` made while running, flags (both by setting name, and `config`),
+    variables and the file.
 
     Value faults are collected in the Reading. Raises UsageError where the file itself cannot be read.
     """
@@ -178,7 +186,8 @@ def read(
     table = _load_file(reading, flags.get("config"), environ)
     for setting in SETTINGS:
         if setting.name in names:
-            _read_one(reading, setting, flags.get(setting.name), environ, table)
+            changed = (changes or {}).get(setting.name)
+            _read_one(reading, setting, flags.get(setting.name), environ, table, changed)
     return reading
 
 
@@ -205,11 +214,18 @@ def socket_directory(state_directory: str, environ: Mapping[str, str] | None = N
 
 
 def _read_one(
-    reading: Reading, setting: Setting, flag: str | None, environ: Mapping[str, str], table: dict[str, Any]
+    reading: Reading,
+    setting: Setting,
+    flag: str | None,
+    environ: Mapping[str, str],
+    table: dict[str, Any],
+    changed: str | None = None,
 ) -> None:
     reading.values[setting.name], reading.sources[setting.name] = setting.default, "default"
     value: object
-    if flag is not None:
+    if changed is not None:
+        value, source, base = changed, f"config set {setting.key_path}", None
+    elif flag is not None:
         value, source, base = flag, f"flag {setting.flag}", None
     elif setting.variable in environ:
         value, source, base = environ[setting.variable], f"variable {setting.variable}", None

@@ -14,7 +14,7 @@ import gc
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from random import SystemRandom
 
 import msgspec
@@ -38,6 +38,7 @@ from supervisor.mechanism.memory import Budget, BudgetFinder, share_arenas
 from supervisor.mechanism.notify import Notifier
 from supervisor.mechanism.parts import PartProcesses, Program
 from supervisor.mechanism.processes import Processes, wait_for_orphans
+from supervisor.mechanism.reconfigure import Reconfigurer, live_of
 from supervisor.mechanism.remains import remove_partial
 from supervisor.mechanism.router import Router
 from supervisor.mechanism.signals import Signals
@@ -64,15 +65,16 @@ Catalogue = dict[str, tuple[CacheStep, ...]]
 Announce = Callable[[StartSummary], None]
 
 
-def run(config: Config, announce: Announce) -> int:
-    """Is a supervisor until it is asked to stop; returns the exit code. Raises a GalleryError whose sentence says what
+def run(config: Config, announce: Announce, flags: Mapping[str, str | None]) -> int:
+    """Is a supervisor until it is asked to stop; returns the exit code. `flags` are those that `config` was read with:
+    it is read with them again when the settings change. Raises a GalleryError whose sentence says what
     stands in the way when it cannot begin."""
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     share_arenas()
     notifier = Notifier()  # first: no child is to see the variables
     with contextlib.ExitStack() as closing:
         closing.callback(notifier.close)
-        hands, pool, summary = _open(config, closing)
+        hands, pool, summary = _open(Reconfigurer(config, flags), closing)
         announce(summary)
         notifier.ready(f"serving with {config.workers} workers and {human(summary.budget_bytes)}")
         gc.collect()
@@ -97,7 +99,8 @@ def turn(hands: Hands, pool: Pool, notifier: Notifier) -> int:
     return hands.stopped
 
 
-def _open(config: Config, closing: contextlib.ExitStack) -> tuple[Hands, Pool, StartSummary]:
+def _open(current: Reconfigurer, closing: contextlib.ExitStack) -> tuple[Hands, Pool, StartSummary]:
+    config = current.config
     _check_sandbox(config)
     state = StateDirectory(config.state_directory)
     state.acquire()
@@ -135,7 +138,7 @@ def _open(config: Config, closing: contextlib.ExitStack) -> tuple[Hands, Pool, S
         processes=processes,
         chores=chores,
         post=mailbox.post,
-        describe=_describer(config, state, processes, temp.root),
+        describe=_describer(current, state, processes, temp.root),
         recorder_path=state.recorder_path,
         slots=config.workers,
         finder=finder,
@@ -158,6 +161,7 @@ def _open(config: Config, closing: contextlib.ExitStack) -> tuple[Hands, Pool, S
         history=history,
         state_token=state.token,
         turns=turns,
+        reconfigurer=current,
     )
     for command in pool.handle(msgspec.structs.replace(recovered, history=history.read()), now):
         hands.execute(command)
@@ -295,9 +299,10 @@ def _open_temp(config: Config, state: StateDirectory, mailbox: Mailbox[Letter], 
 
 
 def _describer(
-    config: Config, state: StateDirectory, processes: Processes, temp: TempRoot
+    current: Reconfigurer, state: StateDirectory, processes: Processes, temp: TempRoot
 ) -> Callable[[int, int], WorkerStart]:
     def describe(slot: int, incarnation: int) -> WorkerStart:
+        config = current.config
         return WorkerStart(
             slot=slot,
             incarnation=incarnation,
@@ -338,16 +343,9 @@ def _settings(config: Config, budget: Budget, catalogue: Catalogue) -> PoolSetti
         cache_steps=catalogue,
         workers=config.workers,
         recipes=config.recipes,
-        watch=config.watch,
-        leases=config.leases,
+        **msgspec.structs.asdict(live_of(config)),
         budget_bytes=budget.bytes,
-        item_timeout_seconds=config.item_timeout_seconds,
-        drain_seconds=config.drain_seconds,
-        batch_size_max=config.batch_size_max,
-        queue_max_items=config.queue_max_items,
-        batches_max=config.batches_max,
-        exit_when_idle_seconds=config.exit_when_idle_seconds,
-        retention=config.retention,
+        leases=config.leases,
         parts=tuple(plan for plan, _ in _parts(config)),
         history_rows=config.history_rows,
         confined=config.sandbox != "off" and kernel.offer().landlock_abi > 0,

@@ -57,6 +57,10 @@ PLAIN = (
             help="recipe of a submission that names none [thumbs]"),
     Setting(name="workers", field="workers", kind="count", default=None, at_least=1, at_most=1024,
             help="worker processes [the cores this process may use]"),
+    Setting(name="min-workers", field="min_workers", kind="count", default=1, at_least=1,
+            help="workers that stay when there has been nothing to do [1]"),
+    Setting(name="idle-shrink", field="idle_shrink_seconds", kind="duration", default=60.0, at_least=0,
+            help="after so long without work the other workers are let go; 0: never [60s]"),
     Setting(name="memory", field="memory_bytes", kind="size", default=None, at_least=32 * 1024 * 1024,
             help="what all processes together may use, e.g. 512M or 1.5G [control group's limit or machine]"),
     Setting(name="item-timeout", field="item_timeout_seconds", kind="duration", default=60.0, at_least=0.1,
@@ -73,7 +77,7 @@ PLAIN = (
             help="images that may wait; further submissions are refused [5000000]"),
     Setting(name="batches-max", field="batches_max", kind="count", default=10_000, at_least=1,
             help="unfinished batches; further ones are refused [10000]"),
-    Setting(name="decisions-kept", field="decisions_kept", kind="count", default=50_000, at_least=1_000,
+    Setting(name="decisions-kept", field="decisions_kept", kind="count", default=50_000, at_least=1,
             help="decisions kept on the disk for 'why' and 'events', the oldest go [50000]"),
     Setting(name="sandbox", field="sandbox", kind="text", default="best-effort", choices=get_args(SandboxMode),
             help="require, best-effort or off: keep workers to their images, outputs and temp directory [best-effort]"),
@@ -140,3 +144,9 @@ SETTINGS: tuple[Setting, ...] = (
 CLIENT_SETTINGS = frozenset({"state", "socket", "recipe"})
 """What a client reads; the others concern the supervisor alone."""
 BY_NAME = {setting.name: setting for setting in SETTINGS}
+
+
+def setting_of(key: str) -> Setting | None:
+    """Returns the setting of a key path (`watch.elevated_share`) or a flag's name; None where there is none."""
+    by_key = {setting.key_path: setting for setting in SETTINGS}
+    return by_key.get(key) or BY_NAME.get(key.removeprefix("--"))

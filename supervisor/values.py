@@ -9,6 +9,8 @@ import os
 import re
 from typing import Any, Literal
 
+from supervisor.policy.sizes import human
+
 Kind = Literal["size", "duration", "count", "number", "switch", "path", "text"]
 
 _NUMBER = re.compile(r"([+-]?\d+(?:_\d+)*(?:\.\d+)?)\s*([A-Za-z]*)", re.ASCII)
@@ -117,3 +119,16 @@ def _path(value: object, base_directory: str | None) -> str:
         raise ValueError(f"{value!r} is not a path")
     # Two leading slashes would survive normpath (POSIX lets them mean something else); here they never do.
     return "/" + os.path.normpath(os.path.join(base_directory or os.getcwd(), os.path.expanduser(value))).lstrip("/")
+
+
+def show(kind: Kind, value: object) -> str:
+    """Returns a value as people read and write it."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if kind == "size" and isinstance(value, int | float):
+        return human(value)
+    if kind == "duration" and isinstance(value, int | float):
+        return show_duration(value)
+    return str(value)

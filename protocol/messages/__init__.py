@@ -14,6 +14,7 @@ since the epoch (UTC).
 
 from protocol.messages.answers import *
 from protocol.messages.base import *
+from protocol.messages.changes import *
 from protocol.messages.emergency import *
 from protocol.messages.from_worker import *
 from protocol.messages.history import *
@@ -30,6 +31,7 @@ AnyRequest = (
     | AskCache | RecycleWorker | Stop | MemoryRequest
     | LeaseMemory | RenewMemoryLease | EndMemoryLease
     | History
+    | ChangeSettings
 )  # fmt: skip
 AnyAnswer = (
     Problem | Welcome | BatchOpened | ItemsAdded | BatchClosed | BatchProgress | Batches | ResultsPage | ImageHashesPage
@@ -38,6 +40,7 @@ AnyAnswer = (
     | MemoryReport
     | MemoryLeased
     | HistoryPage
+    | SettingsReport
 )  # fmt: skip
 AnyToWorker = Grant | Shrink | Trim | Quit | MemoryGranted | MemoryRefused
 AnyFromWorker = (

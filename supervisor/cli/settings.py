@@ -1,29 +1,67 @@
-"""`config show|check` and `recipes`."""
+"""`config show|check|set|reload` and `recipes`."""
 
 import argparse
 
 import msgspec
 
-from protocol.errors import GalleryError
-from supervisor.cli.find import endpoint_of
+from protocol.errors import GalleryError, UsageError
+from supervisor.cli.find import connect, endpoint_of
 from supervisor.cli.options import Verb, flags_of
 from supervisor.cli.output import print_json, say, table
 from supervisor.config import Reading, default_file, read, socket_directory
-from supervisor.policy.sizes import human
 from supervisor.recipes import BUILT_IN, DESCRIPTIONS, HIDDEN, all_recipes
 from supervisor.settings import SETTINGS
-from supervisor.values import show_duration
+from supervisor.values import show
 
 _ALL = frozenset(setting.name for setting in SETTINGS)
 
 
+_CONFIG_EXAMPLES = """  supervisor config show --json
+  supervisor config set watch.critical_share 0.85 item_timeout 2m
+  supervisor config set memory 1G --save"""
+
+
 def _configure_config(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=("show", "check"), help="show: values and sources; check: all faults at once")
+    parser.add_argument(
+        "what",
+        choices=("show", "check", "set", "reload"),
+        help="show: values and sources; check: all faults at once; set: change settings of the running supervisor; "
+        "reload: have it read its settings file anew, as SIGHUP does",
+    )
+    parser.add_argument("pairs", nargs="*", metavar="KEY VALUE", help="for set: e.g. watch.critical_share 0.85")
+    parser.add_argument("--save", action="store_true", help="for set: write them to the settings file too")
 
 
 def _config(arguments: argparse.Namespace) -> int:
+    if arguments.what in ("set", "reload"):
+        return _change(arguments)
+    if arguments.pairs or arguments.save:
+        raise UsageError(f"config {arguments.what} takes no settings; 'config set KEY VALUE' changes one")
     reading = read(flags_of(arguments))
     return _check(arguments, reading) if arguments.what == "check" else _show(arguments, reading)
+
+
+def _change(arguments: argparse.Namespace) -> int:
+    pairs = arguments.pairs
+    if len(pairs) % 2 or bool(pairs) != (arguments.what == "set"):
+        raise UsageError("config set takes pairs: config set KEY VALUE [KEY VALUE ...]; config reload takes none")
+    with connect(arguments) as client:
+        report = client.change_settings(dict(zip(pairs[::2], pairs[1::2], strict=True)), arguments.save)
+    if arguments.json:
+        print_json({"changed": [msgspec.to_builtins(one) for one in report.changed], "saved_to": report.saved_to})
+        return 0
+    for one in report.changed:
+        print(f"{one.key}: {one.old} -> {one.new}{_WHEN[one.takes_effect]}")
+    if not report.changed:
+        print("nothing has changed")
+    if report.saved_to is not None:
+        say(f"written to {report.saved_to}")
+    elif pairs:
+        say("until the supervisor ends; --save writes it to the settings file")
+    return 0
+
+
+_WHEN = {"now": "", "new workers": "  (workers started from now on)", "restart": "  (only after a restart)"}
 
 
 def _check(arguments: argparse.Namespace, reading: Reading) -> int:
@@ -53,22 +91,10 @@ def _show(arguments: argparse.Namespace, reading: Reading) -> int:
         settings = {s.key_path: {"value": values[s.name], "source": reading.sources[s.name]} for s in shown}
         print_json({"file": reading.file, "settings": settings})
         return 0
-    rows = [(s.key_path, _text(s.kind, values[s.name]), reading.sources[s.name], s.variable) for s in shown]
+    rows = [(s.key_path, show(s.kind, values[s.name]), reading.sources[s.name], s.variable) for s in shown]
     print(table(("KEY", "VALUE", "FROM", "VARIABLE"), rows))
     say(f"settings file: {reading.file or default_file() + ' (not there)'}")
     return 0
-
-
-def _text(kind: str, value: object) -> str:
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if kind == "size" and isinstance(value, int | float):
-        return human(value)
-    if kind == "duration" and isinstance(value, int | float):
-        return show_duration(value)
-    return str(value)
 
 
 def _configure_recipes(parser: argparse.ArgumentParser) -> None:
@@ -103,6 +129,6 @@ def _recipes(arguments: argparse.Namespace) -> int:
 
 
 VERBS = {
-    "config": Verb(_configure_config, _config, _ALL, examples="  supervisor config show --json"),
+    "config": Verb(_configure_config, _config, _ALL, examples=_CONFIG_EXAMPLES),
     "recipes": Verb(_configure_recipes, _recipes),
 }

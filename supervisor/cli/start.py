@@ -40,7 +40,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from supervisor.loop import run  # everything the loop needs, only here
 
     try:
-        return run(config, announce)
+        return run(config, announce, flags_of(arguments))
     finally:
         if elsewhere:
             _remove_if_empty(config.socket_directory)

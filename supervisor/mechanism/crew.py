@@ -229,6 +229,10 @@ class Crew:
             return 0.0
         return max(0, count - before[1]) / (now - before[0])
 
+    def override_budget(self, override_bytes: int | None) -> None:
+        """Changes what `--memory` says."""
+        self._finder.override(override_bytes)
+
     def budget(self) -> Budget:
         """Returns the budget as it is now."""
         return self._finder.find(_own_bytes(self._parts(False)))

@@ -23,6 +23,7 @@ from supervisor.mechanism.log import Log
 from supervisor.mechanism.mailbox import Mailbox
 from supervisor.mechanism.memory import give_back, own_heap_bytes
 from supervisor.mechanism.parts import PartArrived, PartProcesses
+from supervisor.mechanism.reconfigure import Reconfigurer
 from supervisor.mechanism.remains import remove_partial
 from supervisor.mechanism.router import Router
 from supervisor.mechanism.signals import Signals
@@ -31,6 +32,7 @@ from supervisor.mechanism.turns import TurnTimes
 from supervisor.policy import commands as c
 from supervisor.policy.cache.asked import LookUpItems, StoreItems
 from supervisor.policy.events import ItemsCommitted, ItemsFetched, TemplateDied, Tick
+from supervisor.policy.live import SettingsChanged
 from supervisor.policy.pool import AnyEvent
 
 EXIT_STATUS_POLL_SECONDS = 0.002
@@ -61,6 +63,7 @@ class Hands:
         history: HistoryFile,
         state_token: str,
         turns: TurnTimes,
+        reconfigurer: Reconfigurer,
     ) -> None:
         self._router = router
         self._journal = journal
@@ -74,6 +77,7 @@ class Hands:
         self._parts = parts
         self._history = history
         self._state_token = state_token
+        self._reconfigurer = reconfigurer
         self._told = 0
         self.stopped: int | None = None
         self.turns = turns
@@ -143,8 +147,25 @@ class Hands:
             elif isinstance(letter, PartArrived):
                 events.append(self._parts.arrived(letter))
             else:
+                if isinstance(letter, SettingsChanged) and letter.settings is not None:
+                    self._take_settings()
                 events.append(letter)
         return events
+
+    def _take_settings(self) -> None:
+        """What the policy does not decide with goes to those who act on it."""
+        config = self._reconfigurer.config
+        self._crew.override_budget(config.memory_bytes)
+        self._journal.keep_decisions(config.decisions_kept)
+        self._temp.change(config.reaper)
+        if self._cache is not None:
+            self._cache.change(config.cache_bytes, config.cache_memory_bytes)
+
+    def _reconfigure(self, command: c.Reconfigure) -> None:
+        def chore() -> None:
+            self._mailbox.post(self._reconfigurer.change(command.peer, command.request))
+
+        self._chores.submit(chore)
 
     # ---- acting ----------------------------------------------------------------------------------
 
@@ -181,6 +202,8 @@ class Hands:
             case c.KeepHistory():
                 pieces = command.pieces
                 self._chores.submit(lambda: self._history.write(pieces))
+            case c.Reconfigure():
+                self._reconfigure(command)
             case c.GiveBackMemory():
                 self._chores.submit(give_back)
             case c.StopLoop():

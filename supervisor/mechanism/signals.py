@@ -1,39 +1,43 @@
 """Signals as events: handlers only enqueue, the loop acts.
 
-The first SIGTERM or SIGINT asks for a drain, the second for an end at once.
+The first SIGTERM or SIGINT asks for a drain, the second for an end at once. SIGHUP has the settings read again.
 """
 
 import os
 import signal
 from types import FrameType
 
-from supervisor.policy.events import StopAsked
+from supervisor.policy.events import ReloadAsked, StopAsked
 
 
 class Signals:
-    """Turns SIGTERM and SIGINT into StopAsked. Made in the main thread (a rule of Python)."""
+    """Turns SIGTERM and SIGINT into StopAsked, SIGHUP into ReloadAsked. Made in the main thread (a rule of Python)."""
 
     def __init__(self) -> None:
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._reader, False)
         os.set_blocking(self._writer, False)
         self._times = 0
-        self._before = {number: signal.signal(number, self._noted) for number in (signal.SIGTERM, signal.SIGINT)}
+        self._before = {
+            number: signal.signal(number, self._noted) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        }
         self._before_fd = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
 
     def fileno(self) -> int:
         """Returns the descriptor that is readable when a signal came."""
         return self._reader
 
-    def take(self) -> list[StopAsked]:
+    def take(self) -> list[StopAsked | ReloadAsked]:
         """Returns what has been asked for since the last call."""
         try:
             numbers = os.read(self._reader, 4096)
         except BlockingIOError:
             return []
-        asked = []
+        asked: list[StopAsked | ReloadAsked] = []
         for number in numbers:
-            if number in self._before:
+            if number == signal.SIGHUP:
+                asked.append(ReloadAsked())
+            elif number in self._before:
                 self._times += 1
                 asked.append(StopAsked(now=self._times > 1, reason=signal.Signals(number).name))
         return asked

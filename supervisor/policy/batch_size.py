@@ -55,6 +55,12 @@ class BatchSize(msgspec.Struct):
         """The last sizes, the present one at the end."""
         return [change.size for change in self.history]
 
+    def bound(self, max_size: int, reason: str) -> None:
+        """Changes the largest size allowed; a larger one shrinks to it."""
+        self.max_size = max_size
+        if self.size > max_size:
+            self._set(max_size, reason)
+
     def clean(self, items: int, seconds: float) -> int:
         """A lease of `items` took `seconds` and met no pressure. Returns the new size.
 

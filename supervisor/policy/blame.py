@@ -32,7 +32,7 @@ OUTSIDE_KILLS_ALLOWED = 5
 UNCLEAN_STOPS_ALLOWED = 2
 """Quarantined at the third unclean stop in a row: an image that takes the machine down must not do so for ever."""
 
-OURS = frozenset({"recycle", "drain", "template_died", "protocol", "start_timeout"})
+OURS = frozenset({"recycle", "drain", "rest", "template_died", "protocol", "start_timeout"})
 MEMORY = frozenset({"hard_limit", "emergency", "kernel_oom", "killed"})
 
 

@@ -10,6 +10,7 @@ from protocol.messages import (
     AnyToWorker,
     AskCache,
     BatchState,
+    ChangeSettings,
     Counts,
     Summary,
     TempReap,
@@ -103,6 +104,14 @@ class TrimCache(Command, frozen=True, kw_only=True):
 
 class TakeSample(Command, frozen=True, kw_only=True):
     """Look at all workers and at the whole, now. Answered by Sampled."""
+
+
+class Reconfigure(Command, frozen=True, kw_only=True):
+    """Read the settings anew, with these changes; `peer` is who asked, None for a signal. Answered by
+    SettingsChanged."""
+
+    peer: bytes | None
+    request: ChangeSettings
 
 
 class GiveBackMemory(Command, frozen=True, kw_only=True):

@@ -17,7 +17,7 @@ from supervisor.policy.state import Lease, PoolState, Slot
 from supervisor.policy.stopping import carry_out, kill_worker, stop_worker
 from supervisor.policy.worker import Worker, WorkerEvent, step
 
-PLANNED = frozenset({"recycle", "drain"})
+PLANNED = frozenset({"recycle", "drain", "rest"})
 
 
 def start_due(state: PoolState, now: float) -> list[Command]:

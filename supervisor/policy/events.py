@@ -155,6 +155,10 @@ class StopAsked(Event, frozen=True, kw_only=True):
     reason: str
 
 
+class ReloadAsked(Event, frozen=True, kw_only=True):
+    """SIGHUP: the settings file has changed."""
+
+
 # ---- journal -------------------------------------------------------------------------------------
 
 
@@ -293,5 +297,5 @@ AnyEvent = (
     | ItemsCommitted | BatchChanged | ItemsCancelled | ItemsRetried | QuarantineForgotten | JournalStalled
     | JournalRecovered | Recovered | BatchesDropped | TempFilled
     | PartStarted | PartExited
-    | TempEased
+    | TempEased | ReloadAsked
 )  # fmt: skip

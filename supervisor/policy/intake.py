@@ -21,6 +21,7 @@ from supervisor.policy.commands import (
     InsertItems,
     Note,
     Query,
+    Reconfigure,
     Reply,
     RetryItems,
     SealBatch,
@@ -86,6 +87,8 @@ def _answer(state: PoolState, peer: bytes, request: m.AnyRequest, now: float) ->
             return [Reply(peer=peer, answer=status.status(state, request.id, now))]
         case m.MemoryRequest():
             return [Reply(peer=peer, answer=memory_report(state, request.id, now))]
+        case m.ChangeSettings():
+            return [Reconfigure(peer=peer, request=request)]
         case m.QuarantineDrop():
             check_token(request.path)
             return [ForgetQuarantine(peer=peer, request_id=request.id, path=request.path, retry=request.retry)]

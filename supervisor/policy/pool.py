@@ -11,17 +11,26 @@ functions over the state; see the package's docstring for the list.
 from random import Random
 from typing import assert_never
 
-from protocol.messages import Counts
-from supervisor.policy import caching, care, deaths, historian, intake, lending, memory_leases, parts, reports, stopping
+from protocol.messages import ChangeSettings, Counts
+from supervisor.policy import caching, care, deaths, historian, idle, intake, lending, memory_leases, parts, reports, stopping
 from supervisor.policy import events as e
 from supervisor.policy.blame import UNCLEAN_STOPS_ALLOWED, Death
 from supervisor.policy.cache.asked import LookedUp, Stored
-from supervisor.policy.commands import ChargeItems, Command, GiveBackMemory, Note, SweepRetention, TakeSample
+from supervisor.policy.commands import (
+    ChargeItems,
+    Command,
+    GiveBackMemory,
+    Note,
+    Reconfigure,
+    SweepRetention,
+    TakeSample,
+)
 from supervisor.policy.items import Item, Settlement
+from supervisor.policy.live import SettingsChanged, on_settings_changed
 from supervisor.policy.queue import Batch
 from supervisor.policy.state import PoolSettings, PoolState
 
-AnyEvent = e.AnyEvent | LookedUp | Stored
+AnyEvent = e.AnyEvent | LookedUp | Stored | SettingsChanged
 
 
 class Pool:
@@ -45,6 +54,7 @@ class Pool:
         state = self.state
         commands = self._dispatch(event, now)
         commands += deaths.overdue(state, now)
+        commands += idle.rest_or_wake(state, now)
         commands += deaths.start_due(state, now)
         commands += parts.attend(state, now)
         commands += intake.pauses_over(state, now)
@@ -72,6 +82,8 @@ class Pool:
             deadlines.append(state.resume_at)
         if (expiry := memory_leases.next_expiry(state)) is not None:
             deadlines.append(expiry)
+        if (rests_at := idle.idle_deadline(state)) is not None:
+            deadlines.append(rests_at)
         if state.sweep_at is not None and state.journal_stalled is None:
             deadlines.append(state.sweep_at)
         part_due = parts.next_deadline(state.parts.values(), state.draining)
@@ -109,6 +121,10 @@ class Pool:
                 return deaths.on_template_died(state, event, now)
             case e.StopAsked():
                 return stopping.drain_pool(state, now, event.now, event.reason)
+            case e.ReloadAsked():
+                return [Reconfigure(peer=None, request=ChangeSettings())]
+            case SettingsChanged():
+                return on_settings_changed(state, event, now)
             case e.BatchCreated():
                 return intake.on_created(state, event)
             case e.JournalRefused():

@@ -55,6 +55,10 @@ class PoolSettings(msgspec.Struct, frozen=True, kw_only=True):
     sample_stale_seconds: float = 2.5
     """Older samples are as good as none: nothing is admitted. Above the longest interval of 1 s."""
     exit_when_idle_seconds: float | None = None
+    min_workers: int = 1
+    """What an idle pool shrinks to."""
+    idle_shrink_seconds: float = 0.0
+    """How long the pool must have had nothing to do before it shrinks; 0: never."""
     confined: bool = False
     """Workers are kept to their roots (the kernel can, and the settings want it)."""
     history_rows: int = DEFAULT_ROWS
@@ -104,6 +108,8 @@ class Slot(msgspec.Struct, kw_only=True):
     items_done: int = 0
     growth: Growth = msgspec.field(default_factory=Growth)
     last_death: LastDeath | None = None
+    resting: bool = False
+    """Not wanted because there is nothing to do; woken when there is."""
     last_batch: str | None = None
     note: str | None = None
     """Why the slot does not serve, if it does not."""
@@ -161,6 +167,8 @@ class PoolState:
         self.drain_deadline: float | None = None
         self.heard_at = now
         """When a client last spoke, or a batch was last unfinished."""
+        self.idle_since: float | None = now
+        """Since when nothing is leased and nothing waits; None while there is work."""
         self.exit_code: int | None = None
 
     def epoch(self, now: float) -> float:

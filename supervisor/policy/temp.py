@@ -129,12 +129,12 @@ class Watermarks:
     """Whether the disk is too full to go on. Entered at the high mark of use, left at the low one."""
 
     def __init__(self, settings: TempSettings) -> None:
-        self._settings = settings
+        self.settings = settings
         self.full: str | None = None
 
     def update(self, room: Room) -> str | None:
         """Takes a look in; returns the reason for a pause, None when there is none."""
-        settings = self._settings
+        settings = self.settings
         share = settings.small_disk_share * (1 if self.full is None else 2)
         bytes_wanted = settings.pause_free_bytes if self.full is None else settings.resume_free_bytes
         inodes_wanted = settings.pause_free_inodes if self.full is None else settings.resume_free_inodes
@@ -150,6 +150,6 @@ class Watermarks:
 
     def next_look_seconds(self, room: Room) -> float:
         """Returns when to look again: sooner when little is left, at half the time that 1 GB/s would need."""
-        settings = self._settings
+        settings = self.settings
         above = room.free_bytes - min(settings.pause_free_bytes, int(room.size_bytes * settings.small_disk_share))
         return max(settings.look_min_seconds, min(settings.look_max_seconds, above / 2e9))

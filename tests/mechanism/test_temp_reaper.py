@@ -171,7 +171,7 @@ def test_after_a_boot_pids_say_nothing_and_the_lock_and_the_age_decide(bed: Bed)
     lock = hold(bed.path / held)
     bed.sweep()
     assert len(bed.names()) == 2, "too young: in another pid namespace its maker may be about to lock it"
-    bed.settings = bed.reaper._settings = type(SETTINGS)(grace_seconds=0.0)
+    bed.settings = bed.reaper.settings = type(SETTINGS)(grace_seconds=0.0)
     bed.sweep()
     assert bed.names() == [held]
     os.close(lock)

@@ -47,6 +47,11 @@ class MemoryLevel:
         if row is not None:
             self.bytes -= _cost(row)
 
+    def bound(self, limit_bytes: int) -> None:
+        """Changes the limit."""
+        self.limit_bytes = limit_bytes
+        self._shrink(limit_bytes)
+
     def trim(self, level: TrimLevel) -> int:
         """Shrinks to what the clean-up tier leaves; returns the bytes given back."""
         before = self.bytes

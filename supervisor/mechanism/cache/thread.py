@@ -14,6 +14,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from protocol import messages
 from supervisor.mechanism.cache import schema
 from supervisor.mechanism.cache.delivering import Deliverer
@@ -22,7 +24,7 @@ from supervisor.mechanism.cache.hashing import Hashing
 from supervisor.mechanism.cache.keeper import Keeper
 from supervisor.mechanism.cache.memory import TrimLevel
 from supervisor.mechanism.cache.outstanding import Outstanding, all_missed
-from supervisor.mechanism.cache.store import Store
+from supervisor.mechanism.cache.store import Store, default_limit
 from supervisor.mechanism.cache.upkeep import Rebuild, Sweep
 from supervisor.mechanism.cache.verify import Verb
 from supervisor.policy.cache.asked import LookedUp, LookUpItems, Made, Stored, StoreItems
@@ -137,6 +139,18 @@ class CacheThread:
                 for name, count, limit in held
             ),
         ]
+
+    def change(self, limit_bytes: int | None, memory_bytes: int) -> None:
+        """Changes what the cache may take on the disk (None: found by itself) and in memory."""
+
+        def tell(store: Store) -> Verb[None]:
+            limit = default_limit(self._directory, store.index.bytes) if limit_bytes is None else limit_bytes
+            self._settings = msgspec.structs.replace(self._settings, limit_bytes=limit, memory_bytes=memory_bytes)
+            store.settings = self._settings
+            store.memory.bound(memory_bytes)
+            yield
+
+        self.ask(tell, lambda answer: None)
 
     def retire(self, versions: dict[str, int]) -> None:
         """Says which version each operation has: entries of other versions are found no more, and swept."""

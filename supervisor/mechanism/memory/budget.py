@@ -46,6 +46,10 @@ class BudgetFinder:
         self._reserve_bytes = reserve_bytes
         self._root = root
 
+    def override(self, override_bytes: int | None) -> None:
+        """Changes what `--memory` says; it counts from the next look."""
+        self._override_bytes = override_bytes
+
     def find(self, own_bytes: int) -> Budget:
         """The budget of now; `own_bytes` is what all our processes hold."""
         machine = self.machine.look()

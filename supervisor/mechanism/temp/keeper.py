@@ -87,6 +87,16 @@ class Keeper:
         place = stem(self.root.token, self.root.run, f"{slot}.{incarnation}")
         self._submit(lambda: self._bury(place))
 
+    def change(self, settings: TempSettings) -> None:
+        """Has other settings used from now on."""
+
+        def take() -> None:
+            self._settings = self._marks.settings = self._reaper.settings = settings
+            self._sweep_at = min(self._sweep_at, self._clock() + settings.sweep_seconds)
+            self._look_at = self._clock()
+
+        self._submit(take)
+
     def ask(self, peer: bytes, request: Asked) -> None:
         """Has a request answered."""
         self._submit(lambda: self._take(peer, request))

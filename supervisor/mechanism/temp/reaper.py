@@ -19,7 +19,7 @@ class Reaper:
 
     def __init__(self, root: TempRoot, settings: TempSettings, complain: Callable[[str], None]) -> None:
         self._root = root
-        self._settings = settings
+        self.settings = settings
         self._complain = complain
         self._told: set[str] = set()
         self.reaped_bytes = 0
@@ -55,7 +55,7 @@ class Reaper:
     def sweep(self, pressed: bool, dry_run: bool, done: Callable[[TempReport], None]) -> Job:
         """Judges every name and reaps what is stale; `done` is given the report at the end."""
         items: list[TempItem] = []
-        for candidate in candidates(self._root, self._settings, pressed):
+        for candidate in candidates(self._root, self.settings, pressed):
             if not candidate.fate.reap:
                 yield
                 continue
