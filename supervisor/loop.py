@@ -345,7 +345,6 @@ def _settings(config: Config, budget: Budget, catalogue: Catalogue) -> PoolSetti
         recipes=config.recipes,
         **msgspec.structs.asdict(live_of(config)),
         budget_bytes=budget.bytes,
-        leases=config.leases,
         parts=tuple(plan for plan, _ in _parts(config)),
         history_rows=config.history_rows,
         confined=config.sandbox != "off" and kernel.offer().landlock_abi > 0,

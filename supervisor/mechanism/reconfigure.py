@@ -32,7 +32,7 @@ NEW_WORKERS = frozenset({"nice", "idle-io"})
 
 def takes_effect(setting: Setting) -> TakesEffect:
     """Returns when a changed setting counts."""
-    if setting.name in NOW or setting.section in ("watch", "reaper"):
+    if setting.name in NOW or setting.section in ("watch", "leases", "reaper"):
         return "now"
     return "new workers" if setting.name in NEW_WORKERS or setting.section == "limits" else "restart"
 

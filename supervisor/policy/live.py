@@ -9,6 +9,7 @@ import msgspec
 
 from protocol.messages import Problem, SettingChange, SettingsReport
 from supervisor.policy.commands import Command, Note, Reply
+from supervisor.policy.lease_book import LeaseSettings
 from supervisor.policy.retention import Retention
 from supervisor.policy.state import PoolState
 from supervisor.policy.watch_settings import WatchSettings
@@ -18,6 +19,7 @@ class LiveSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What of the pool's settings can change; the names are those of PoolSettings."""
 
     watch: WatchSettings
+    leases: LeaseSettings
     item_timeout_seconds: float
     drain_seconds: float
     batch_size_max: int

@@ -139,24 +139,14 @@ class Pool:
                 return intake.on_retried(state, event, now)
             case e.QuarantineForgotten():
                 return intake.on_forgotten(state, event)
-            case e.JournalStalled():
-                state.journal_stalled = event.reason
-                return [Note(kind="journal_stalled", message=f"paused: the journal cannot be written: {event.reason}")]
-            case e.JournalRecovered():
-                state.journal_stalled = None
-                return [Note(kind="journal_recovered", message="the journal is written again; work goes on")]
+            case e.JournalStalled() | e.JournalRecovered() | e.TempFilled() | e.TempEased():
+                return _on_disk(state, event)
             case e.Recovered():
                 return _on_recovered(state, event, now)
             case LookedUp():
                 return caching.on_looked_up(state, event)
             case Stored():
                 return caching.on_stored(state, event, now)
-            case e.TempFilled():
-                state.temp_full = event.reason
-                return [Note(kind="temp_full", message=f"the temp disk is nearly full: {event.reason}")]
-            case e.TempEased():
-                state.temp_full = None
-                return [Note(kind="temp_eased", message="the disk of the temp directory has room again; work goes on")]
             case e.BatchesDropped():
                 return _on_dropped(event)
             case e.PartStarted():
@@ -164,6 +154,26 @@ class Pool:
             case e.PartExited():
                 return parts.on_exited(state, event, now)
         assert_never(event)
+
+
+def _on_disk(
+    state: PoolState, event: e.JournalStalled | e.JournalRecovered | e.TempFilled | e.TempEased
+) -> list[Command]:
+    """A disk refuses, or takes again."""
+    match event:
+        case e.JournalStalled():
+            state.journal_stalled = event.reason
+            return [Note(kind="journal_stalled", message=f"paused: the journal cannot be written: {event.reason}")]
+        case e.JournalRecovered():
+            state.journal_stalled = None
+            return [Note(kind="journal_recovered", message="the journal is written again; work goes on")]
+        case e.TempFilled():
+            state.temp_full = event.reason
+            return [Note(kind="temp_full", message=f"the temp disk is nearly full: {event.reason}")]
+        case e.TempEased():
+            state.temp_full = None
+            return [Note(kind="temp_eased", message="the disk of the temp directory has room again; work goes on")]
+    assert_never(event)
 
 
 def _on_dropped(event: e.BatchesDropped) -> list[Command]:
