@@ -165,9 +165,7 @@ def _open(current: Reconfigurer, closing: contextlib.ExitStack) -> tuple[Hands, 
     )
     for command in pool.handle(msgspec.structs.replace(recovered, history=history.read()), now):
         hands.execute(command)
-    state.write_endpoint(
-        Endpoint(frontend=config.frontend_endpoint, events=config.events_endpoint, pid=os.getpid(), version=__version__)
-    )
+    state.write_endpoint(_endpoint(config))
     return hands, pool, _summary(config, budget, recovered)
 
 
@@ -183,6 +181,12 @@ def _open_chores(log: Log, closing: contextlib.ExitStack) -> Chores:
     chores.start()
     closing.callback(chores.close, CHORES_PATIENCE_SECONDS)
     return chores
+
+
+def _endpoint(config: Config) -> Endpoint:
+    return Endpoint(
+        frontend=config.frontend_endpoint, events=config.events_endpoint, pid=os.getpid(), version=__version__
+    )
 
 
 def _check_sandbox(config: Config) -> None:

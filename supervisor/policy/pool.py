@@ -12,7 +12,19 @@ from random import Random
 from typing import assert_never
 
 from protocol.messages import ChangeSettings, Counts
-from supervisor.policy import caching, care, deaths, historian, idle, intake, lending, memory_leases, parts, reports, stopping
+from supervisor.policy import (
+    caching,
+    care,
+    deaths,
+    historian,
+    idle,
+    intake,
+    lending,
+    memory_leases,
+    parts,
+    reports,
+    stopping,
+)
 from supervisor.policy import events as e
 from supervisor.policy.blame import UNCLEAN_STOPS_ALLOWED, Death
 from supervisor.policy.cache.asked import LookedUp, Stored
