@@ -2,7 +2,8 @@
 
 The decoder is chosen by the header (`images.cost`); when one refuses the image the other is tried, if it
 reads that format and its memory fits. A file that ends too early or is damaged is taken as far as it goes, with a
-warning that says who read it, unless the item is strict. Where nothing of it can be seen it is corrupt all the same.
+warning that says who read it, unless the item is strict. Where nothing of it can be seen it is corrupt all the same; a
+TIFF alone may lack every strip (sparse ones are filled with one colour) and is warned of.
 """
 
 import errno
@@ -296,11 +297,16 @@ class Source:
         told = f"truncated: {ends}" if cut else f"damaged: {refusal}"
         if cut and self._strict:
             raise Verdict("corrupt", f"{self.shown} is truncated: {ends} ({refusal})")
+        blank = None
         for engine in () if self._strict else (first, other):
             decoded = self._try(engine, target, lenient=True)
             if decoded is not None and not with_pillow.is_blank(decoded):
                 self.warn(f"{told}; what there is of it was decoded with {_NAMES[engine]}")
                 return decoded
+            blank = decoded if engine == "vips" else blank
+        if blank is not None and self.header.format is formats.TIFF:
+            self.warn(f"{told}; {_NAMES['vips']} decoded nothing of it but one colour")
+            return blank
         if self.header.format is formats.HEIF and not heif.register():
             raise Verdict("unsupported", f"{self.shown} cannot be decoded: {heif.MISSING} ({refusal})")
         raise Verdict("corrupt", f"{self.shown} is a broken {self.header.format.name.upper()}: {refusal}")

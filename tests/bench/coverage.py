@@ -3,7 +3,7 @@
 Bare means as their manuals show it: `Image.open` and `thumbnail`, `Image.thumbnail` of pyvips, no limits changed, no
 loader blocked. Each file is read in a process of its own, which may end or hang: then it was not read. Ours is an item
 with one thumbnail under the default limits. What the union has and we have not is listed, apart from what we refuse on
-purpose: images above our limits, and files of which a decoder told nothing but one colour after complaining.
+purpose: images above our limits, and files other than TIFFs of which a decoder told nothing but one colour.
 """
 
 import multiprocessing

@@ -246,6 +246,15 @@ def test_an_image_of_which_nothing_is_seen_is_corrupt(tmp_path: Path) -> None:
     assert report.error is not None and report.error.kind == "corrupt" and not report.written
 
 
+def test_a_tiff_without_its_strips_is_one_colour_and_says_so(tmp_path: Path) -> None:
+    whole = specimens.encoded(specimens.photo(400, 300, seed=1), "TIFF")
+    path = write(tmp_path, "sparse.tif", whole[:-360_000])
+    report = Bench(tmp_path).run(path)
+    assert report.outcome == "done" and any("nothing of it but one colour" in said for said in warnings(report))
+    strict = Bench(tmp_path).run(path, strict=True, overwrite=True)
+    assert strict.error is not None and strict.error.kind == "corrupt"
+
+
 def test_large_photos_pass_and_bombs_do_not(tmp_path: Path) -> None:
     limits = ImageLimits()
     assert limits.pixels_streamed >= 280_000_000 and limits.pixels_whole >= 200_000_000
