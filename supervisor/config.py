@@ -77,6 +77,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     history_rows: int = 2_160
     retention: Retention = Retention()
     parts: dict[str, PartCommand] = {}
+    settings_file: str | None = None
+    http: tuple[str, int] | None = None
+    http_roots: str | None = None
+    http_hosts: str | None = None
+    http_token: str | None = None
+    http_upload_bytes: int | None = 2_000_000_000
 
     @property
     def library(self) -> list[str]:
@@ -164,6 +170,7 @@ class Reading:
             reaper=reaper,
             retention=retention,
             parts=self.parts,
+            settings_file=self.file,
         )
 
     def _embedded(self, section: str, struct: type[msgspec.Struct]) -> Any:

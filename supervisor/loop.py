@@ -52,6 +52,7 @@ from supervisor.policy.part import PartPlan
 from supervisor.policy.pool import Pool
 from supervisor.policy.sizes import human
 from supervisor.policy.state import PoolSettings
+from supervisor.values import show_address
 
 ORPHAN_WAIT_SECONDS = 30.0
 """Workers of a supervisor that was killed die within milliseconds, unless they hang in the kernel on a disk."""
@@ -60,6 +61,9 @@ SWITCH_INTERVAL_SECONDS = 0.0005
 CHORES_PATIENCE_SECONDS = 5.0
 TEMP_PATIENCE_SECONDS = 2.0
 """For what killed workers leave; what is not deleted by then is the next start's."""
+
+GATEWAY_BYTES = 150_000_000
+"""At rest the gateway holds some 40 MB; with uploads and many dashboards a few more."""
 
 Catalogue = dict[str, tuple[CacheStep, ...]]
 Announce = Callable[[StartSummary], None]
@@ -339,7 +343,24 @@ def _parts(config: Config) -> list[tuple[PartPlan, Program]]:
             Program(name=name, argv=part.argv, environment={"SUPERVISOR_STATE": config.state_directory}),
         )
         for name, part in config.parts.items()
-    ]
+    ] + ([_gateway(config, config.http)] if config.http is not None else [])
+
+
+def _gateway(config: Config, address: tuple[str, int]) -> tuple[PartPlan, Program]:
+    """Returns the HTTP gateway as a part: it reads the settings that are the same for all, and is told the others."""
+    environment = {"SUPERVISOR_STATE": config.state_directory}
+    if config.settings_file is not None:
+        environment["SUPERVISOR_CONFIG"] = config.settings_file
+    if config.http_token is not None:
+        environment["SUPERVISOR_HTTP_TOKEN"] = config.http_token  # not an argument: those can be read by everybody
+    upload = "none" if config.http_upload_bytes is None else str(config.http_upload_bytes)
+    argv = [sys.executable, "-P", "-m", "supervisor.gateway", "--http", show_address(*address), "--http-upload", upload]
+    for flag, value in (("--http-roots", config.http_roots), ("--http-hosts", config.http_hosts)):
+        argv += [flag, value] if value is not None else []
+    return (
+        PartPlan(name="gateway", essential=False, limit_bytes=GATEWAY_BYTES),
+        Program(name="gateway", argv=argv, environment=environment),
+    )
 
 
 def _settings(config: Config, budget: Budget, catalogue: Catalogue) -> PoolSettings:

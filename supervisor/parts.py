@@ -16,7 +16,7 @@ from supervisor.values import parse
 MAX_PARTS = 20
 MEMORY_BYTES = 200_000_000
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
-RESERVED = ("supervisor", "template", "worker")
+RESERVED = ("supervisor", "template", "worker", "gateway")
 _KEYS = ("command", "essential", "memory")
 
 

@@ -11,7 +11,10 @@ from typing import Any, Literal
 
 from supervisor.policy.sizes import human
 
-Kind = Literal["size", "duration", "count", "number", "switch", "path", "text"]
+Kind = Literal["size", "duration", "count", "number", "switch", "path", "text", "address", "secret"]
+
+SECRET_CHARACTERS = 16
+"""A shorter secret can be guessed over a fast network."""
 
 _NUMBER = re.compile(r"([+-]?\d+(?:_\d+)*(?:\.\d+)?)\s*([A-Za-z]*)", re.ASCII)
 _SIZES = {"": 1, "b": 1}
@@ -44,6 +47,30 @@ def parse(kind: Kind, value: object, base_directory: str | None = None) -> Any:
             if not isinstance(value, str) or not value:
                 raise ValueError(f"{value!r} is no text")
             return value
+        case "address":
+            return parse_address(value)
+        case "secret":
+            if not isinstance(value, str) or len(value) < SECRET_CHARACTERS or not value.isascii() or " " in value:
+                raise ValueError(f"a secret has {SECRET_CHARACTERS} characters or more, ASCII, no spaces")
+            return value
+
+
+def parse_address(value: object) -> tuple[str, int]:
+    """Returns host and port of `HOST:PORT`, `[IPV6]:PORT` or `:PORT` (every interface); 0 is any free port.
+
+    Raises ValueError.
+    """
+    host, colon, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
+    bare = host.removeprefix("[").removesuffix("]")
+    wrong = not colon or not port.isascii() or not port.isdigit() or int(port) > 65535 or (":" in bare and bare == host)
+    if wrong:
+        raise ValueError(f"{value!r} is not an address like 127.0.0.1:8080, [::1]:8080 or :8080 (every interface)")
+    return bare or "0.0.0.0", int(port)
+
+
+def show_address(host: str, port: int) -> str:
+    """Returns an address as people write it."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def parse_size(value: object) -> int | None:
@@ -131,4 +158,6 @@ def show(kind: Kind, value: object) -> str:
         return human(value)
     if kind == "duration" and isinstance(value, int | float):
         return show_duration(value)
-    return str(value)
+    if kind == "address" and isinstance(value, tuple):
+        return show_address(*value)
+    return "(secret)" if kind == "secret" else str(value)

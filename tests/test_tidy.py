@@ -74,6 +74,13 @@ OWNERS: dict[str, tuple[tuple[str, ...], str]] = {
         ),  # the last tries whether the sandbox stops it
         "workers are started by supervisor.mechanism.processes, other processes by supervisor.mechanism.parts",
     ),
+    "starlette": (("supervisor/gateway/",), "HTTP is the gateway's, a process of its own"),
+    "uvicorn": (("supervisor/gateway/server.py",), "HTTP is served by supervisor.gateway.server"),
+    "python_multipart": (("supervisor/gateway/uploads.py",), "uploads are read by supervisor.gateway.uploads"),
+    "asyncio": (
+        ("supervisor/gateway/", "workers/cleanup.py"),
+        "only the gateway waits for many at once",
+    ),
     "multiprocessing": ((), "use supervisor.mechanism.processes, which has the warm template"),
     "pickle": (
         ("supervisor/embedded.py", "workers/operations/function.py"),  # a function of the caller, in a private file

@@ -76,13 +76,14 @@ class ListBatches(Request, frozen=True, kw_only=True):
 class Results(Request, frozen=True, kw_only=True):
     """Asks for settled items in the order they settled, of all states or only those named.
 
-    Answer: `ResultsPage`; go on with its `next`.
+    Answer: `ResultsPage`; go on with its `next`. With `newest` the last ones come first, one page of them.
     """
 
     batch: str
     after: Number = 0
     limit: Number = 1000
     states: list[ItemState] = []
+    newest: bool = False
 
 
 class ImageHashes(Request, frozen=True, kw_only=True):

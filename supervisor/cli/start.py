@@ -4,16 +4,17 @@ import argparse
 import os
 import stat
 
-from protocol.errors import StateDirectoryUnusable
+from protocol.errors import StateDirectoryUnusable, UsageError
 from supervisor import __version__
 from supervisor.cli.options import Verb, flags_of
 from supervisor.cli.output import path_fields, print_json, say
 from supervisor.config import Config, Reading, StartSummary, read
 from supervisor.policy.sizes import human
 from supervisor.settings import SETTINGS
-from supervisor.values import show_duration
+from supervisor.values import show_address, show_duration
 
 START_SETTINGS = frozenset(setting.name for setting in SETTINGS) - {"recipe"}
+GATEWAY_NEEDS = ("starlette", "uvicorn", "python_multipart")
 _EXAMPLES = """  supervisor start --workers 4 --memory 2G
   SUPERVISOR_MEMORY=512M supervisor start --state /var/lib/gallery-supervisor"""
 
@@ -27,6 +28,8 @@ def _run(arguments: argparse.Namespace) -> int:
     from supervisor.mechanism.memory import usable_cores
 
     config = reading.config(usable_cores())
+    if config.http is not None:
+        _check_gateway(*config.http)
     elsewhere = not config.socket_directory.startswith(config.state_directory + "/")
     if elsewhere:  # the state directory is private as a whole
         _make_private(config.socket_directory)
@@ -46,6 +49,20 @@ def _run(arguments: argparse.Namespace) -> int:
             _remove_if_empty(config.socket_directory)
 
 
+def _check_gateway(host: str, port: int) -> None:
+    """Raises UsageError where the gateway's libraries are not installed, MachineError where its address is taken."""
+    from importlib.util import find_spec
+
+    from supervisor.gateway.address import listen
+
+    missing = [name for name in GATEWAY_NEEDS if find_spec(name) is None]
+    if missing:
+        raise UsageError(
+            f"--http needs {', '.join(missing)}, which the extra 'web' installs: pip install 'gallery-supervisor[web]'"
+        )
+    listen(host, port).close()
+
+
 def describe(config: Config, reading: Reading, summary: StartSummary) -> list[str]:
     """Returns the lines of the start screen."""
     chosen = "" if reading.sources["workers"] == "default" else f" ({reading.sources['workers']})"
@@ -61,7 +78,19 @@ def describe(config: Config, reading: Reading, summary: StartSummary) -> list[st
         f"  sandbox  {summary.sandbox} ({config.sandbox})",
         f"  settings {reading.file or 'no supervisor.toml'}",
     ]
+    if config.http is not None:
+        lines.append(f"  http     {_http(config)}")
     return lines + [f"  note     {note}" for note in summary.notes]
+
+
+def _http(config: Config) -> str:
+    from supervisor.gateway.address import is_loopback
+
+    assert config.http is not None
+    url = f"http://{show_address(*config.http)}/"
+    if config.http_token is not None:
+        return f"{url}, with the token in the settings"
+    return url if is_loopback(config.http[0]) else f"{url}, with the token in {config.state_directory}/http/token"
 
 
 def _limits(config: Config) -> str:

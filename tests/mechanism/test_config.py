@@ -6,11 +6,12 @@ import pytest
 
 from protocol.errors import UsageError
 from protocol.sockets import MAX_IPC_PATH_BYTES
+from supervisor.cli import main
 from supervisor.config import read, socket_directory
 from supervisor.policy.sizes import human
 from supervisor.recipes import BUILT_IN
 from supervisor.settings import SETTINGS
-from supervisor.values import parse, parse_duration, parse_size, show_duration
+from supervisor.values import parse, parse_duration, parse_size, show_address, show_duration
 
 
 @pytest.fixture
@@ -44,7 +45,10 @@ def test_flag_before_variable_before_file(tmp_path: Path, home: dict[str, str]) 
 
 
 def test_every_setting_can_be_set_in_all_three_ways(tmp_path: Path, home: dict[str, str]) -> None:
-    text = {"size": "48M", "duration": "3s", "count": "7", "number": "0.5", "switch": "no", "path": "/x", "text": "y"}
+    text = {
+        "size": "48M", "duration": "3s", "count": "7", "number": "0.5", "switch": "no", "path": "/x", "text": "y",
+        "address": "[::1]:8080", "secret": "0123456789abcdef",
+    }  # fmt: skip
     for setting in SETTINGS:
         value = setting.choices[-1] if setting.choices else text[setting.kind]
         if setting.kind == "count" and setting.at_least is not None:
@@ -68,6 +72,10 @@ def test_every_setting_can_be_set_in_all_three_ways(tmp_path: Path, home: dict[s
         ({}, {}, 'drain = "soon"', "supervisor.toml, key drain: 'soon' is not a duration"),
         ({}, {}, "[watch]\nwarning_share = true", "key watch.warning_share: True is not a number"),
         ({"workers": "0"}, {}, "", "0 is too small, at least 1"),
+        ({"http": "8080"}, {}, "", "flag --http: '8080' is not an address like 127.0.0.1:8080"),
+        ({"http": "::1:8080"}, {}, "", "'::1:8080' is not an address"),
+        ({}, {"SUPERVISOR_HTTP": "x:70000"}, "", "variable SUPERVISOR_HTTP: 'x:70000' is not an address"),
+        ({}, {"SUPERVISOR_HTTP_TOKEN": "short"}, "", "variable SUPERVISOR_HTTP_TOKEN: a secret has 16 characters"),
         ({"nice": "40"}, {}, "", "40 is too large, at most 19"),
         ({}, {}, "wrokers = 3", "key wrokers: there is no such setting; do you mean 'workers'?"),
         (
@@ -220,3 +228,25 @@ def test_values_for_people() -> None:
         "2 h 10 min",
         "2 d 7 h",
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("127.0.0.1:8080", ("127.0.0.1", 8080)),
+        ("[::1]:0", ("::1", 0)),
+        (":80", ("0.0.0.0", 80)),
+        ("photos.example:8080", ("photos.example", 8080)),
+    ],
+)
+def test_addresses(text: str, address: tuple[str, int]) -> None:
+    assert parse("address", text) == address
+    assert parse("address", show_address(*address)) == address
+
+
+def test_a_secret_is_never_shown(tmp_path: Path, home: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    secret = "correct-horse-battery"
+    assert main(["config", "show", "--http-token", secret, "--state", str(tmp_path)]) == 0
+    assert main(["config", "show", "--json", "--http-token", secret, "--state", str(tmp_path)]) == 0
+    printed = capsys.readouterr()
+    assert "(secret)" in printed.out and secret not in printed.out + printed.err

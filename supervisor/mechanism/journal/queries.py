@@ -62,9 +62,9 @@ _entries = msgspec.json.Decoder(list[m.QuarantineEntry])
 _encode = msgspec.json.encode
 
 _PAGE = """SELECT json_group_array(json_array(settled, root, stem, state, tries, seconds, peak_bytes, slot, detail))
-    FROM (SELECT *, sum(size) OVER (ORDER BY settled) - size AS before FROM
+    FROM (SELECT *, sum(size) OVER (ORDER BY settled {order}) - size AS before FROM
         (SELECT *, coalesce(length(CAST(detail AS BLOB)), 0) AS size FROM items
-         WHERE batch = ?1 AND settled > ?2 {states} ORDER BY settled LIMIT ?3))
+         WHERE batch = ?1 AND settled > ?2 {states} ORDER BY settled {order} LIMIT ?3))
     WHERE before < ?4"""
 
 _DECISIONS = """SELECT json_group_array(json_object('number', number, 'at', at, 'kind', kind, 'message', message,
@@ -185,7 +185,9 @@ def _results(connection: sqlite3.Connection, request: m.Results) -> m.AnyAnswer:
         states = "AND state IN (SELECT value FROM json_each(?5))"
         wanted = [STATE_NUMBERS[state] for state in request.states if state in STATE_NUMBERS]
         parameters += (as_text(wanted),)
-    found = _rows.decode(single(connection, _PAGE.format(states=states), parameters))
+    found = _rows.decode(
+        single(connection, _PAGE.format(states=states, order="DESC" if request.newest else "ASC"), parameters)
+    )
     roots = read_roots(connection, number) if found else []
     lines: list[msgspec.Raw] = []
     total = taken = 0
@@ -199,7 +201,7 @@ def _results(connection: sqlite3.Connection, request: m.Results) -> m.AnyAnswer:
         total += len(line) + 1
         taken += len(row.detail or "")
     cut = len(lines) < len(found) or taken >= PAGE_BYTES // 4
-    more = len(lines) == limit or cut
+    more = not request.newest and (len(lines) == limit or cut)
     return m.ResultsPage(
         id=request.id,
         batch=request.batch,

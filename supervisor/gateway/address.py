@@ -1,0 +1,38 @@
+"""The address a gateway listens at: opened without any library, so that `start` can say early that it is taken."""
+
+import ipaddress
+import socket
+
+from protocol.errors import MachineError
+from supervisor.values import show_address
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Returns a socket that listens there. Raises MachineError that names the address."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        opened = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            opened.bind(address)
+            opened.listen(128)
+        except BaseException:
+            opened.close()
+            raise
+    except OSError as error:
+        where = show_address(host, port)
+        raise MachineError(
+            f"the gateway cannot listen at {where}: {error.strerror or error}; choose another --http"
+        ) from error
+    opened.set_inheritable(False)
+    return opened
+
+
+def is_loopback(host: str) -> bool:
+    """Tells whether only this machine reaches the address."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
