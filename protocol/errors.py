@@ -40,7 +40,11 @@ class UnknownRecipe(UsageError):
     code = "unknown_recipe"
 
     def __init__(self, recipe: str, known: list[str]) -> None:
-        super().__init__(f"no recipe {recipe!r}; known: {', '.join(sorted(known))} ('supervisor recipes' shows them)")
+        extra = ""
+        if recipe == "ocr":
+            extra = "; it needs an extra where the supervisor is installed: pip install 'gallery-supervisor[ocr]'"
+        names = ", ".join(sorted(known))
+        super().__init__(f"no recipe {recipe!r}{extra}; known: {names} ('supervisor recipes' shows them)")
 
 
 class OutputClash(UsageError):

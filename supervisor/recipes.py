@@ -9,6 +9,7 @@ worker loads: a recipe it does not understand stops the start with the reason.
 
 import re
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any
 
 from protocol.messages import Recipe, Step
@@ -38,18 +39,22 @@ BUILT_IN: dict[str, Recipe] = {
             Step(operation="thumbhash"),
         ),
         _recipe("probe", Step(operation="probe", parameters={"full": True})),
+        _recipe("ocr", Step(operation="ocr")),
         _recipe("noop", Step(operation="noop")),
     )
 }
 DESCRIPTIONS = {
     "thumbs": "thumbnails of 256 and 1024 pixels, WebP",
     "web": "thumbnails of 256, 512, 1024 and 2048 pixels, WebP; metadata; perceptual hash; thumbhash",
+    "ocr": "text, where it stands and how sure it is, line by line (needs the extra ocr)",
     "probe": "metadata only: format, size, orientation, date, camera, place; all of EXIF, XMP and IPTC",
 }
+NEEDED = {"ocr": ("numpy", "onnxruntime", "cv2")}
+"""What the built-in recipes that come with an extra import; where it is missing there is no such recipe."""
 HIDDEN = frozenset({"noop"})
 """For benchmarks: works on nothing and writes nothing."""
 
-VALUES_ONLY = frozenset({"probe", "phash", "embed", "thumbhash", "palette", "sharpness", "noop"})
+VALUES_ONLY = frozenset({"probe", "phash", "embed", "thumbhash", "palette", "sharpness", "ocr", "noop"})
 """Operations that write no file; any other one may."""
 
 
@@ -59,8 +64,16 @@ def needs_output(recipe: Recipe) -> bool:
 
 
 def all_recipes(user: Mapping[str, Recipe]) -> dict[str, Recipe]:
-    """Returns the built-in recipes and the user's."""
-    return {**BUILT_IN, **user}
+    """Returns the built-in recipes whose extra is installed, and the user's."""
+    here = {name: recipe for name, recipe in BUILT_IN.items() if _installed(name)}
+    return {**here, **user}
+
+
+def _installed(name: str) -> bool:
+    if name not in NEEDED:
+        return True
+    models = any(find_spec(package) is not None for package in ("rapidocr", "rapidocr_onnxruntime"))
+    return models and all(find_spec(module) is not None for module in NEEDED[name])
 
 
 def read_recipes(table: object) -> tuple[dict[str, Recipe], list[str]]:

@@ -61,10 +61,16 @@ OWNERS: dict[str, tuple[tuple[str, ...], str]] = {
         "print with supervisor.cli.output.print_json; messages are coded by protocol.codec",
     ),
     "numpy": (
-        ("workers/operations/embed.py", "supervisor/mechanism/vectors/"),
-        "it is an extra: vectors are made by the operation embed and searched by supervisor.mechanism.vectors",
+        (
+            "workers/operations/embed.py",
+            "workers/operations/ocr.py",
+            "workers/text.py",
+            "supervisor/mechanism/vectors/",
+        ),
+        "it is an extra: models take it, and supervisor.mechanism.vectors searches what they give",
     ),
-    "onnxruntime": (("workers/operations/embed.py",), "it is an extra: models are run by the operation embed"),
+    "onnxruntime": (("workers/onnx.py",), "it is an extra: models are run by workers.onnx"),
+    "cv2": (("workers/text.py",), "it comes with the extra ocr; images are decoded by workers.images alone"),
     "logging": (("workers/heard.py",), "say it with a Note (policy) or supervisor.mechanism.log"),
     "subprocess": (
         (
@@ -99,10 +105,10 @@ IMPURE_CALLS = frozenset({"open", "print", "input", "exec", "eval", "__import__"
 PRINTERS = ("supervisor/cli/", "supervisor/mechanism/log.py", "workers/loop.py", "workers/entry.py",
             "workers/specimens.py", "workers/template.py")  # fmt: skip
 
-MODULES = {"pyzmq": "zmq", "pillow": "PIL"}
+MODULES = {"pyzmq": "zmq", "pillow": "PIL", "opencv-python-headless": "cv2"}
 """Packages whose module is called otherwise."""
-LOADED_BY_NAME = frozenset({"pyvips_binary", "pi_heif"})
-"""pyvips loads the one, workers.images.heif the other by name: a plugin that a user may replace."""
+LOADED_BY_NAME = frozenset({"pyvips_binary", "pi_heif", "rapidocr"})
+"""pyvips and workers.images.heif load theirs by name, plugins that a user may replace; rapidocr brings models."""
 
 FILE_LINES, FUNCTION_LINES = 450, 70
 

@@ -19,6 +19,8 @@ from workers import limits, sandbox
 from workers.cleanup import CleanupRegistry, Moment
 from workers.loop import Stop, WorkerLoop
 from workers.memory import OwnMemory, PeakMeter, give_back_at_once
+from workers.memory_lease import Leases
+from workers.models import Models
 from workers.perform import Context
 from workers.scratch import Scratch, own_directory
 
@@ -43,6 +45,7 @@ def main(start: WorkerStart) -> None:
     # A confined worker empties its directory and leaves the directory itself to the supervisor, who buries everybody.
     scratch = Scratch(start.temp_directory, cleanup, keep_directory=start.sandbox != "off")
     recorder = Recorder(start.recorder_path, start.slot, start.incarnation)
+    leases = Leases(from_bytes=start.lease_from_bytes, renew_seconds=start.lease_renew_seconds)
     context = Context(
         recorder=recorder,
         state_token=start.state_token,
@@ -50,6 +53,8 @@ def main(start: WorkerStart) -> None:
         scratch=scratch,
         limits=start.limits,
         peak=peak,
+        leases=leases,
+        models=Models(leases, memory, idle_seconds=start.model_idle_seconds),
     )
     status = _serve(start, stop, memory, context, recorder, cleanup, _confine(start))
     if status:

@@ -45,6 +45,17 @@ class MachineTrouble(GalleryError):
     code = "machine"
 
 
+class NoMemory(GalleryError):
+    """A memory lease was refused; `needs_bytes` is the least that was asked for, `for_ever`: waiting cannot help."""
+
+    fault = "machine"
+    code = "no_memory"
+
+    def __init__(self, reason: str, needs_bytes: int, *, for_ever: bool = False) -> None:
+        super().__init__(reason)
+        self.needs_bytes, self.for_ever = needs_bytes, for_ever
+
+
 class CannotDecode(GalleryError):
     """One decoder refuses the image; another may not. `cut` says that the file ends too early."""
 

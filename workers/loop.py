@@ -29,6 +29,8 @@ from protocol.messages import (
     Heartbeat,
     ItemError,
     ItemReport,
+    MemoryGranted,
+    MemoryRefused,
     Quit,
     Ready,
     Recipe,
@@ -41,6 +43,7 @@ from protocol.paths import from_token, item_path
 from protocol.recorder import Recorder
 from workers import pressure, sandbox
 from workers.cleanup import CleanupRegistry, Moment
+from workers.lender import SupervisorLender
 from workers.memory import OwnMemory
 from workers.perform import Context, Job, perform
 from workers.recipe import CompiledRecipe, compile_recipe
@@ -106,6 +109,8 @@ class WorkerLoop:
         self._recorder = recorder
         self._cleanup = cleanup
         self._grants: deque[Grant] = deque()
+        self._lender = SupervisorLender(start, self._send, self._from_socket, self._until_readable)
+        context.leases.lender = self._lender
         self._recipes: dict[bytes, CompiledRecipe] = {}
         self._factors: dict[bytes, Factors] = {}
         self._items_done = 0
@@ -148,17 +153,25 @@ class WorkerLoop:
         except StopNow:
             return None
         message = self._receive()
+        self._look_after_models()
         if message is None and _monotonic() - self._spoken_at >= IDLE_HEARTBEAT_SECONDS:
             self._beat(None)
         return message
 
     def _receive(self) -> AnyToWorker | None:
+        kept = self._lender.kept
+        return kept.popleft() if kept else self._from_socket()
+
+    def _from_socket(self) -> AnyToWorker | None:
         frames = sockets.receive(self._socket)
         if frames is None:
             return None
         if len(frames) != 1:
             raise BadMessage(f"a message has one frame, this one {len(frames)}")
         return codec.decode_to_worker(frames[0])
+
+    def _until_readable(self, seconds: float) -> None:
+        sockets.wait_readable(self._socket, min(seconds, IDLE_SLICE_SECONDS))
 
     def _take(self, message: AnyToWorker | None) -> None:
         """Acts on a message between leases."""
@@ -171,8 +184,10 @@ class WorkerLoop:
                 self._trim(message)
             case Quit():
                 self._stop.asked = True
-            case Shrink() | None:
-                pass  # a Shrink that crossed the lease's last report: nothing is left to hand back
+            case Shrink() | MemoryGranted() | MemoryRefused() | None:
+                # A Shrink that crossed the lease's last report: nothing is left to hand back. An answer that came
+                # after it was given up: the memory was released at once.
+                pass
 
     def _look(self, lease: int, remaining: int) -> int:
         """Acts on what arrived during a lease; returns how many of the remaining items are still to be done."""
@@ -191,6 +206,13 @@ class WorkerLoop:
             sockets.wait_writable(self._socket, IDLE_SLICE_SECONDS)
         self._spoken_at = _monotonic()
 
+    # ---- models and memory leases
+
+    def _look_after_models(self) -> None:
+        now = _monotonic()
+        self._context.leases.renew_due(now)
+        self._context.models.upkeep(now)
+
     # ---- a lease
 
     def _work(self, grant: Grant) -> None:
@@ -204,6 +226,7 @@ class WorkerLoop:
             self._report(grant.lease, [_not_ours(granted, error) for granted in items], [], finished=True)
             return
         factors = self._learned(grant)
+        self._context.leases.granted()
         self._recorder.recipe(recipe.version)
         self._context.hash_content = grant.cache
         out = None if grant.out is None else from_token(grant.out)
@@ -227,6 +250,7 @@ class WorkerLoop:
                 self._report(grant.lease, done, [], finished=False)
                 done = []
                 flushed = now
+        self._look_after_models()
         for warning in self._cleanup.run(Moment.LEASE):
             print(f"worker {start.slot}.{start.incarnation}: {warning}", file=sys.stderr)
         self._report(grant.lease, done, [granted.id for granted in items[at:]], finished=True)

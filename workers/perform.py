@@ -14,6 +14,8 @@ import errno
 import os
 import stat
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import msgspec
@@ -22,9 +24,11 @@ from protocol import paths
 from protocol.launch import ImageLimits
 from protocol.messages import ItemError, ItemReport, Weighed
 from workers.cleanup import CleanupRegistry
-from workers.errors import Deferred, MachineTrouble, Verdict
+from workers.errors import Deferred, MachineTrouble, NoMemory, Verdict
 from workers.heard import Heard
 from workers.making import Making
+from workers.memory_lease import Lease, Leases
+from workers.models import Models
 from workers.operations import Work
 from workers.publish import Publisher
 from workers.recipe import CompiledRecipe
@@ -95,14 +99,24 @@ class Context:
         scratch: Scratch | None = None,
         *,
         hash_content: bool = False,
+        leases: Leases | None = None,
+        models: Models | None = None,
     ) -> None:
-        """`temp_directory` takes what the decoders spill to disk; `hash_content`: reports carry the input's SHA-256."""
+        """`temp_directory` takes what the decoders spill to disk; `hash_content`: reports carry the input's SHA-256.
+        Without `leases` every request for memory is granted."""
         self.recorder, self.state_token, self.limits, self.peak = recorder, state_token, limits, peak
         self.cleanup = cleanup
         self.hash_content = hash_content
         self.temp_directory = temp_directory
         self.heard = Heard()
         self.scratch = scratch if scratch is not None else Scratch(temp_directory, cleanup)
+        self.leases = leases if leases is not None else Leases()
+        self.models = models if models is not None else Models(self.leases)
+
+    @property
+    def memory(self) -> Callable[..., AbstractContextManager[Lease]]:
+        """`with context.memory(bytes, at_least=..., purpose=...) as lease`: see `workers.memory_lease`."""
+        return self.leases.memory
 
 
 class _Item:
@@ -139,6 +153,8 @@ def perform(recipe: CompiledRecipe, job: Job, context: Context) -> ItemReport:
                 outcome, error = "machine", ItemError(kind="io", message=_no_room(context))
         except Deferred as deferred:
             outcome, needs = "deferred", deferred.needs_bytes
+        except NoMemory as no:
+            outcome, needs = "deferred", item.needs_bytes + no.needs_bytes
         except MemoryError:
             outcome, needs = "deferred", 2 * max(item.needs_bytes, job.memory_bytes)
         except MachineTrouble as trouble:
@@ -163,7 +179,8 @@ def perform(recipe: CompiledRecipe, job: Job, context: Context) -> ItemReport:
         version=recipe.version,
         content_hash=item.content_hash,
         made=item.making.told([said for said in heard.said if said != CHANGED]) if item.making is not None else None,
-        weighed=_weighed(item.source, held),
+        # What an item took under memory leases says nothing of its image.
+        weighed=_weighed(item.source, held) if not context.leases.asked else None,
     )
 
 
@@ -198,6 +215,8 @@ def _run(recipe: CompiledRecipe, job: Job, context: Context, item: _Item) -> boo
             source = item.source = Source(job.path, shown, context.limits, context.heard.say, strict=job.strict)
             side, beside = recipe.side(source.header), recipe.beside(source.header)
             item.needs_bytes = source.admit(side, beside, job.memory_bytes, job.factors)
+            context.leases.begin(job.item, job.memory_bytes)
+            context.leases.note(item.needs_bytes, "decode")
             decoding = time.perf_counter()
             if context.hash_content:
                 item.making = Making(source.fileno())
@@ -205,9 +224,11 @@ def _run(recipe: CompiledRecipe, job: Job, context: Context, item: _Item) -> boo
             if side:
                 context.scratch.enter(DECODING)
                 source.allow_embedded(recipe.embedded)
-                source.decoded(side)
+                picture = source.decoded(side)
+                context.leases.holds_picture(picture.width * picture.height * 4)
         item.work = Work(os.path.basename(job.path), source, item.publisher, context.heard.say, context.scratch)
         item.work.path = job.path
+        item.work.leases, item.work.models = context.leases, context.models
         for number, step in enumerate(recipe.steps):
             context.recorder.step(number)
             item.work.begin(step.operation.name)
@@ -218,6 +239,8 @@ def _run(recipe: CompiledRecipe, job: Job, context: Context, item: _Item) -> boo
                 item.work.end()
             if values:
                 item.values.setdefault(step.operation.name, {}).update(values)
+            if not item.work.keep:
+                item.making = None
             if item.making is not None:
                 # The first step is given the decoding that all share: without it, it would have had to be done.
                 item.making.add(time.perf_counter() - decoding, item.work.outputs[before:], values)
@@ -227,6 +250,7 @@ def _run(recipe: CompiledRecipe, job: Job, context: Context, item: _Item) -> boo
     finally:
         if source is not None:
             source.close()
+        context.leases.end()
     return False
 
 

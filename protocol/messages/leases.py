@@ -24,8 +24,9 @@ MAX_RENEWED = 1_000
 class RequestMemory(FromWorker, frozen=True, kw_only=True):
     """Asks for `bytes`, or for less down to `at_least`. Answer: `MemoryGranted` or `MemoryRefused`.
 
-    `item` is what it is for, 0: nothing in particular. `within_item`: it lies within what the item in progress was
-    admitted with; it is told so that it can be seen, and not answered.
+    `item` is what it is for, 0: nothing in particular. `within_bytes` more of the same piece lie within what the item
+    in progress was admitted with. Where nothing is asked beside (`bytes` 0) it is told so that it can be seen, and not
+    answered.
     """
 
     slot: int
@@ -35,7 +36,7 @@ class RequestMemory(FromWorker, frozen=True, kw_only=True):
     bytes: Number
     at_least: Number = 0
     item: Number = 0
-    within_item: bool = False
+    within_bytes: Number = 0
 
 
 class ReleaseMemory(FromWorker, frozen=True, kw_only=True):
@@ -57,7 +58,8 @@ class RenewMemory(FromWorker, frozen=True, kw_only=True):
 class ModelLoaded(FromWorker, frozen=True, kw_only=True):
     """A model is loaded, under the lease `number`, or was used since it was last told.
 
-    `bytes` is what loading it was measured to take; the lease is set to that.
+    `bytes` is what loading it was measured to take; the lease is set to that, and `within_bytes` of it, which lay
+    within what the item in progress was admitted with, pass from the item's reservation to the lease.
     """
 
     slot: int
@@ -66,6 +68,7 @@ class ModelLoaded(FromWorker, frozen=True, kw_only=True):
     name: Purpose
     bytes: Number
     uses: Number = 0
+    within_bytes: Number = 0
 
 
 class ModelUnloaded(FromWorker, frozen=True, kw_only=True):

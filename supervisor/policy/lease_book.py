@@ -1,8 +1,8 @@
 """Which memory leases are out: data, and the sums that everybody who reckons with memory needs.
 
-A lease takes from the pool what it was granted, unless it lies within something that is reserved already: within what
-its item was admitted with (a large decode), or within its worker's warm baseline (a model that was loaded before the
-baseline was measured). Such a lease is kept to be seen; its `reserved_bytes` are 0.
+A lease takes from the pool what it was granted. What lies within something that is reserved already takes nothing:
+within what its item was admitted with (a large decode), or within its worker's warm baseline (a model that was loaded
+before the baseline was measured). It is kept to be seen.
 """
 
 import msgspec
@@ -20,8 +20,8 @@ class LeaseSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     pool_bytes: int | None = None
     """What all memory leases together may take; None: `pool_share` of the budget, 50 MB at least."""
-    pool_share: float = 0.4
-    """Measured with OCR by two workers under 512 MB: two models of 60 MB and an inference of 80 MB beside."""
+    pool_share: float = 0.6
+    """Enough for OCR by two workers under 512 MB, as measured: two models of 115 MB, two inferences of 40 to 80 MB."""
     from_bytes: int = 64 * MB
     """A decode that is predicted to take so much holds a lease, so that it can be seen who holds the memory."""
     stale_seconds: float = 600.0
@@ -61,15 +61,17 @@ class HeldLease(msgspec.Struct, kw_only=True):
     granted_at: float
     renewed_at: float
     path: str | None = None
-    free: bool = False
-    """It lies within what is reserved already."""
+    within_bytes: int = 0
+    """So much of it lies within what its item was admitted with."""
+    in_baseline: bool = False
+    """It lies within its worker's baseline."""
     tracked: bool = False
     """A client's memory that was in use before it was told."""
 
     @property
     def reserved_bytes(self) -> int:
         """What it takes from the pool."""
-        return 0 if self.free else self.bytes
+        return 0 if self.in_baseline else self.bytes - self.within_bytes
 
 
 class HeldModel(msgspec.Struct, kw_only=True):

@@ -43,16 +43,16 @@ def free_bytes(state: PoolState) -> int:
 def on_request(state: PoolState, slot: Slot, worker: Worker, asked: m.RequestMemory, now: float) -> list[Command]:
     """Grants or refuses what a worker asks for."""
     path = _path_of(state, worker, asked.item)
-    if asked.within_item:
-        if _count(state, slot.index) < MOST_OF_A_HOLDER:
-            _keep(
-                state, slot.index, worker.incarnation, asked.number, asked.purpose, asked.bytes, path, now
-            ).free = True
-        return []
-    granted, why, for_ever = _judge(state, slot.index, asked.bytes, asked.at_least, now)
+    granted: int | None = 0
+    why, for_ever = "", False
+    if asked.bytes:
+        granted, why, for_ever = _judge(state, slot.index, asked.bytes, asked.at_least, now)
     if granted is not None:
-        _keep(state, slot.index, worker.incarnation, asked.number, asked.purpose, granted, path, now)
-        return [_tell(slot, worker, m.MemoryGranted(number=asked.number, bytes=granted))]
+        if _count(state, slot.index) < MOST_OF_A_HOLDER:
+            size = granted + asked.within_bytes
+            lease = _keep(state, slot.index, worker.incarnation, asked.number, asked.purpose, size, path, now)
+            lease.within_bytes = asked.within_bytes
+        return [_tell(slot, worker, m.MemoryGranted(number=asked.number, bytes=granted))] if asked.bytes else []
     reason = f"{asked.purpose}: {why}"
     told = _refused(state, reason, asked.bytes, slot.index, path, now)
     refusal = m.MemoryRefused(number=asked.number, reason=reason, for_ever=for_ever)
@@ -100,7 +100,10 @@ def on_model(state: PoolState, worker: Worker, said: m.ModelLoaded, now: float) 
     lease = book.of(worker.slot, worker.incarnation, said.number)
     if lease is not None:
         # It is there, so it is reckoned with, even where it turned out larger than the pool: nothing more is granted.
-        lease.bytes = said.bytes
+        lease.bytes, lease.within_bytes = said.bytes, 0
+    lent = state.lease_of(worker)
+    if lent is not None:
+        lent.reserved_bytes = max(0, lent.reserved_bytes - min(said.within_bytes, said.bytes))
     figures: dict[str, object] = {"bytes": said.bytes, "free_bytes": free_bytes(state)}
     message = f"worker {worker.slot} loaded the model {said.name}: {human(said.bytes)}"
     return [Note(kind="model_loaded", slot=worker.slot, message=message, figures=figures)]
@@ -130,7 +133,7 @@ def baseline_known(state: PoolState, worker: Worker) -> None:
             model.in_baseline = True
             lease = state.memory_leases.of(worker.slot, worker.incarnation, model.request)
             if lease is not None:
-                lease.free = True
+                lease.in_baseline = True
 
 
 def forget_worker(state: PoolState, slot: int) -> None:

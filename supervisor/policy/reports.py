@@ -91,7 +91,7 @@ def _must_be_sizes(message: AnyFromWorker) -> None:
         case Trimmed():
             figures = [message.before_bytes, message.after_bytes]
         case m.RequestMemory() | m.ModelLoaded():
-            figures = [message.bytes]
+            figures = [message.bytes, message.within_bytes]
         case m.ReleaseMemory() | m.RenewMemory() | m.ModelUnloaded():
             return
         case _:

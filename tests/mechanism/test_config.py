@@ -9,7 +9,7 @@ from protocol.sockets import MAX_IPC_PATH_BYTES
 from supervisor.cli import main
 from supervisor.config import read, socket_directory
 from supervisor.policy.sizes import human
-from supervisor.recipes import BUILT_IN
+from supervisor.recipes import all_recipes
 from supervisor.settings import SETTINGS
 from supervisor.values import parse, parse_duration, parse_size, show_address, show_duration
 
@@ -29,7 +29,7 @@ def write(tmp_path: Path, text: str) -> Path:
 def test_defaults(home: dict[str, str]) -> None:
     config = read({}, environ=home).config(usable_cores=3)
     assert (config.workers, config.memory_bytes, config.item_timeout_seconds) == (3, None, 60.0)
-    assert set(config.recipes) == set(BUILT_IN)
+    assert set(config.recipes) == set(all_recipes({}))
 
 
 def test_flag_before_variable_before_file(tmp_path: Path, home: dict[str, str]) -> None:

@@ -22,8 +22,8 @@ def story(**leases: Any) -> Story:
 
 def ask(told: Story, slot: int, number: int, size: int, **fields: Any) -> m.MemoryGranted | m.MemoryRefused | None:
     """What a worker is answered that asks for so many MB."""
-    fields = {"at_least": size} | fields
-    fields["at_least"] *= MB
+    fields = {"at_least": size, "within_bytes": 0} | fields
+    fields = {name: value * MB if name != "item" else value for name, value in fields.items()}
     worker = told.worker(slot)
     told.say(
         slot,
@@ -84,8 +84,8 @@ def test_what_can_never_be_granted_is_said_so() -> None:
 
 def test_by_default_the_pool_is_a_share_of_the_budget_and_50_mb_at_least() -> None:
     told = story(pool_bytes=None)
-    assert memory_leases(told.pool.state).limit_bytes == int(0.4 * told.budget_bytes) == 156 * MB
-    told.budget_bytes = 100 * MB
+    assert memory_leases(told.pool.state).limit_bytes == int(0.6 * told.budget_bytes) == 234 * MB
+    told.budget_bytes = 80 * MB
     told.look()
     assert memory_leases(told.pool.state).limit_bytes == 50 * MB
 
@@ -160,7 +160,7 @@ def test_what_lies_within_an_item_is_seen_and_takes_nothing_from_the_pool() -> N
     told = story()
     told.submit("b1", names(4))
     item = told.lease(0)[0]
-    assert ask(told, 0, 1, 500, within_item=True, item=item) is None
+    assert ask(told, 0, 1, 0, within_bytes=500, item=item) is None
     [lease] = memory_leases(told.pool.state).leases
     assert (lease.bytes, lease.reserved_bytes, lease.path) == (500 * MB, 0, f"/in/{item}.jpg")
     assert out(told) == 0

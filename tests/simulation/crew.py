@@ -227,7 +227,7 @@ class Worker:
         elif self.leased and random.random() < 0.3:
             number, size = random.choice(list(self.leased.items()))
             used = self.leased[number] = random.choice([size // 2, size, size + 5 * MB])
-            self._say(m.ModelLoaded(**who, number=number, name=random.choice("ab"), bytes=used))
+            self._say(m.ModelLoaded(**who, number=number, name=random.choice("ab"), bytes=used, within_bytes=used // 3))
         elif self.leased and random.random() < 0.2:
             self._say(m.RenewMemory(**who, numbers=list(self.leased)))
         elif self.leased and random.random() < 0.2:
@@ -235,11 +235,12 @@ class Worker:
             self._say(m.ModelUnloaded(**who, number=number, name=random.choice("ab")))
         elif random.random() < 0.25:
             self.asked += 1
-            size, within = random.randint(1, 90) * MB, random.random() < 0.2
+            size = random.choice([0, 1, 1, 1]) * random.randint(1, 90) * MB
+            within = random.choice([0, 0, 20 * MB])
             least = random.choice([0, size // 2, size])
             self._say(
                 m.RequestMemory(
-                    **who, number=self.asked, purpose="test", bytes=size, at_least=least, item=item, within_item=within
+                    **who, number=self.asked, purpose="test", bytes=size, at_least=least, item=item, within_bytes=within
                 )
             )
 

@@ -7,6 +7,7 @@ on a picture that all steps share.
 
 import importlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from importlib.metadata import EntryPoint
 from typing import Any, Literal
 
@@ -16,6 +17,8 @@ from PIL import Image
 from workers import third_party
 from workers.errors import RecipeError, Verdict
 from workers.images.header import Header
+from workers.memory_lease import Lease, Leases
+from workers.models import Models
 from workers.publish import Publisher
 from workers.scratch import Scratch, TempFileTracker
 from workers.source import Source
@@ -28,6 +31,7 @@ MODULES: dict[str, str] = {
     "convert": "workers.operations.convert",
     "embed": "workers.operations.embed",
     "noop": "workers.operations.noop",
+    "ocr": "workers.operations.ocr",
     "palette": "workers.operations.palette",
     "phash": "workers.operations.phash",
     "probe": "workers.operations.probe",
@@ -67,6 +71,11 @@ class Work:
 
     path: bytes = b""
     """The input's path, for operations that open it themselves."""
+    keep: bool = True
+    """Set to False by a step whose result is not to be kept in the cache: it would be another one another time."""
+    leases: Leases | None = None
+    models: Models
+    """What this worker has loaded: `work.models.use(name, load, expected_bytes)`."""
 
     def __init__(
         self,
@@ -106,6 +115,11 @@ class Work:
         """The worker's directory for temp files; its `cleanup` takes whatever else is to be put back."""
         assert self._directory is not None, "a worker's directory is there whenever an operation runs in one"
         return self._directory
+
+    def memory(self, size_bytes: int, *, at_least: int | None = None, purpose: str) -> AbstractContextManager[Lease]:
+        """Asks for a large piece of memory before it is taken; see `workers.memory_lease`. Raises NoMemory."""
+        assert self.leases is not None, "the worker's leases are there whenever an operation runs in one"
+        return self.leases.memory(size_bytes, at_least=at_least, purpose=purpose)
 
     def begin(self, step: str) -> None:
         """A step begins: temp files made from here on are its own. Raises OSError."""

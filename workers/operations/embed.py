@@ -1,8 +1,8 @@
 """Vectors of images by any ONNX image model: pictures of the same kind of thing point the same way.
 
 The model is the user's, named by its path. The template opens and hashes it, so the hash is part of the operation's
-version; a worker reads it at its first image through the descriptor it inherits, which a sandbox leaves open. One
-thread a worker, as everywhere; no arena and no memory pattern, which would keep the peak of the largest image for ever.
+version; a worker reads it at its first image through the descriptor it inherits, which a sandbox leaves open, under a
+memory lease (`workers.models`).
 
 The result is scaled to length 1 and given as Base64 of float16 (little-endian), 1.4 KB for 512 numbers: `supervisor
 duplicates --by vector` finds what is near. One model a recipe: the values of a second one would replace the first's.
@@ -18,7 +18,8 @@ from typing import Any, Literal, NamedTuple
 
 from PIL import Image
 
-from workers.errors import MachineTrouble, Verdict
+from workers import onnx
+from workers.errors import MachineTrouble, NoMemory, Verdict
 from workers.images.encode import flatten
 from workers.images.header import Header
 from workers.operations import Operation, Parameters, Work
@@ -26,6 +27,8 @@ from workers.operations import Operation, Parameters, Work
 MAX_SIZE = 2048
 MAX_MODEL_BYTES = 2 * 1024**3
 MAX_NUMBERS = 8192
+_RUNTIME_BYTES = 45_000_000
+"""The runtime and numpy, which come with the first model; measured as 38 MB."""
 _PIECE_BYTES = 1024 * 1024
 _WIDEST = 4
 """A picture longer than so many times its width is squeezed a little before it is cropped, not decoded in full."""
@@ -74,18 +77,6 @@ def _digest(descriptor: int) -> str:
     return digest.hexdigest()
 
 
-@functools.cache
-def _runtime() -> Any:
-    """Imports what runs the model: in the worker, since it starts a thread at once, which a template must not have.
-    Each of them would otherwise start one for every core."""
-    for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(variable, "1")
-    import onnxruntime
-
-    onnxruntime.disable_telemetry_events()
-    return onnxruntime
-
-
 def _check(parameters: Embed) -> None:
     if not 1 <= parameters.size <= MAX_SIZE:
         raise ValueError(f"size: {parameters.size} pixels; 1 to {MAX_SIZE} are possible")
@@ -97,40 +88,40 @@ def _check(parameters: Embed) -> None:
         raise ValueError(_MISSING.format(", ".join(missing)))
 
 
-@functools.lru_cache(maxsize=1)
-def _session(path: str) -> Any:
-    """Loads the model into this process. Raises MachineTrouble, Verdict."""
-    runtime, model = _runtime(), _model(path)
+def _load(path: str) -> Any:
+    """Loads the model into this process. Raises MachineTrouble."""
+    model = _model(path)
     content = b"".join(os.pread(model.descriptor, _PIECE_BYTES, at) for at in range(0, model.size_bytes, _PIECE_BYTES))
     if hashlib.sha256(content).hexdigest() != model.digest:
         raise MachineTrouble(f"the model {path} was changed while it was in use: start the supervisor again")
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
-    options.enable_cpu_mem_arena = options.enable_mem_pattern = False
-    options.log_severity_level = 4
     try:
-        return runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        return onnx.session(content)
     except Exception as error:  # its own exceptions have no common base
-        raise MachineTrouble(f"the model {path} cannot be loaded: {_said(error)}") from error
+        raise MachineTrouble(f"the model {path} cannot be loaded: {onnx.said(error)}") from error
 
 
 def _run(work: Work, parameters: Embed) -> dict[str, Any]:
     width, height = work.source.header.upright
-    session = _session(parameters.model)
+    model = _model(parameters.model)
+    name = f"{os.path.basename(parameters.model)[:60]} {model.digest[:16]}"
+    session = work.models.use(name, lambda: _load(parameters.model), _RUNTIME_BYTES + 2 * model.size_bytes)
     names = [each.name for each in session.get_outputs()]
     if parameters.output and parameters.output not in names:
         raise Verdict("unsupported", f"the model {parameters.model} has no output {parameters.output!r}: {names}")
     given = prepared(_picture(work, parameters), parameters)
+    needs = _inference_bytes(parameters)
     try:
-        found = session.run([parameters.output or names[0]], {session.get_inputs()[0].name: given})[0]
+        with work.memory(needs, purpose="inference"):
+            found = session.run([parameters.output or names[0]], {session.get_inputs()[0].name: given})[0]
+    except NoMemory:
+        raise
     except Exception as error:  # its own exceptions have no common base
         raise Verdict(
-            "unsupported", f"the model {parameters.model} does not take {given.shape} of float32: {_said(error)}"
+            "unsupported", f"the model {parameters.model} does not take {given.shape} of float32: {onnx.said(error)}"
         ) from error
     return {
         "vector": base64.b64encode(unit(found, parameters.model)).decode("ascii"),
-        "model": _model(parameters.model).digest[:16],
+        "model": model.digest[:16],
         "width": width,
         "height": height,
     }
@@ -171,10 +162,6 @@ def unit(found: Any, model: str) -> bytes:
     return content
 
 
-def _said(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
-
-
 def _side(header: Header, parameters: Embed) -> int:
     width, height = header.upright
     longest = parameters.size * max(width, height) / min(width, height)
@@ -182,7 +169,12 @@ def _side(header: Header, parameters: Embed) -> int:
 
 
 def _beside(header: Header, parameters: Embed) -> int:
-    return 2 * _model(parameters.model).size_bytes + 40 * parameters.size**2 * _WIDEST
+    return _inference_bytes(parameters)
+
+
+def _inference_bytes(parameters: Embed) -> int:
+    """What one picture takes beside the model: its pixels as numbers several times, and the model's widest layers."""
+    return 40 * parameters.size**2 * _WIDEST
 
 
 OPERATIONS = (
