@@ -18,6 +18,7 @@ import msgspec
 
 from protocol import kernel
 from protocol.errors import GalleryError
+from supervisor.cli.doctor_place import examine_place
 from supervisor.cli.options import Verb, flags_of
 from supervisor.cli.output import print_json, table
 from supervisor.config import Reading, read, socket_directory
@@ -63,6 +64,15 @@ def examine(flags: dict[str, str]) -> Iterator[Finding]:
     yield _fork_server()
     yield _sandbox(flags)
     yield _sqlite()
+    yield from _place()
+
+
+def _place() -> Iterator[Finding]:
+    from supervisor.mechanism.memory import find_budget
+
+    limit = find_budget(None, 0)
+    for seen in examine_place(limit.bytes if limit.limit_path is not None else None):
+        yield Finding(*seen)
 
 
 def _python() -> Finding:
