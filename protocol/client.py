@@ -99,6 +99,9 @@ CONNECT_CHECK_SECONDS = 0.2
 ALIVE_CHECK_SECONDS = 1.0
 """So often a client that waits looks whether the supervisor still listens."""
 
+LAST_WORD_SECONDS = 0.1
+"""What was sent before a supervisor ended is on its way for less."""
+
 PROGRESS_FLOOR_SECONDS = 0.02
 """Progress is not asked for more often than that, however many events come."""
 
@@ -340,7 +343,9 @@ class Client:
 
     def _take_answers(self, wait_seconds: float) -> None:
         socket = self._connected()
-        if not sockets.wait_readable(socket, wait_seconds):
+        # A supervisor that stops answers what it was asked, then goes: its last word may come after its listening ends.
+        gone = not sockets.wait_readable(socket, wait_seconds) and not sockets.is_listening(self.endpoint)
+        if gone and not sockets.wait_readable(socket, LAST_WORD_SECONDS):
             self._check_alive()
         while (frames := sockets.receive(socket)) is not None:
             answer = decode_answer(frames[-1])

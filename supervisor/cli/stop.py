@@ -4,7 +4,7 @@ import argparse
 import os
 import time
 
-from protocol.errors import WaitedTooLong
+from protocol.errors import NoSupervisor, WaitedTooLong
 from protocol.paths import from_token
 from protocol.sockets import is_listening
 from supervisor.cli.find import connect
@@ -24,7 +24,10 @@ def _run(arguments: argparse.Namespace) -> int:
     with connect(arguments) as client:
         endpoint, welcome = client.endpoint, client.hello()
         pid = welcome.pid
-        message = client.stop(arguments.now)
+        try:
+            message = client.stop(arguments.now)
+        except NoSupervisor:
+            message = ""  # it was there a moment ago: it has stopped, and its answer went with it
     say(message or f"the supervisor with pid {pid} stops")
     deadline = None if arguments.timeout is None else time.monotonic() + arguments.timeout
     from supervisor.mechanism.state import StateDirectory

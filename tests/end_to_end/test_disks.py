@@ -42,7 +42,7 @@ def test_resume_ends_a_pause_at_once(bed: Bed) -> None:
         wait_for(lambda: client.progress(batch).paused, "the batch is paused")
         os.unlink(ballast)
         assert bed.run("resume", batch).code == 0
-        assert client.wait(batch, 2).counts.done == 10
+        assert client.wait(batch, 30).counts.done == 10
         client.stop()
         wait_for(lambda: bed.supervisor_pid() is None, "the supervisor is gone")
 

@@ -29,8 +29,8 @@ def test_killed_workers_leave_nothing_and_stats_tell_what_the_living_hold(bed: B
     dead = [lease["directory"] for lease in stats["leases"]]
     for lease in stats["leases"]:
         os.kill(lease["pid"], signal.SIGKILL)
-    wait_for(lambda: not any(map(os.path.exists, dead)), "their directories are gone", seconds=1)
-    wait_for(lambda: client.request(TempStats()).files == 0, "their files are gone", seconds=2)  # type: ignore[union-attr]
+    wait_for(lambda: not any(map(os.path.exists, dead)), "their directories are gone")
+    wait_for(lambda: client.request(TempStats()).files == 0, "their files are gone")  # type: ignore[union-attr]
     assert bed.run("temp", "stats", "--json").last["reaped_bytes_total"] == 100 * 4096
     assert "0 bytes in 0 files" in bed.run("temp", "stats").out
 

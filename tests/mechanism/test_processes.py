@@ -106,7 +106,7 @@ def test_close_takes_the_workers_along_and_leaves_no_trace_in_the_environment() 
         pool.processes.close()
         assert ended(worker)
         assert not os.path.exists(pool.processes.death_pipe_path)
-        assert wait_for_orphans(pool.processes.life_lock_path, 5)
+        assert wait_for_orphans(pool.processes.life_lock_path, 30)
         pool.close()
     assert dict(os.environ) == before
 
@@ -230,4 +230,4 @@ def test_death_of_the_supervisor_takes_everything_along_even_from_inside_a_decod
             for pidfd in pidfds:
                 assert ended(pidfd)
                 os.close(pidfd)
-        assert wait_for_orphans(os.path.join(directory, "life-lock"), 5)
+        assert wait_for_orphans(os.path.join(directory, "life-lock"), 30)
