@@ -27,6 +27,7 @@ TOPICS = {
     "wire": "The wire",
     "recipes": "Recipes and settings",
     "operations": "Your own operations",
+    "deployment": "Deployment",
     "limits": "What it does not do",
 }
 """Topic: how the heading of its section begins."""
