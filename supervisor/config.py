@@ -25,6 +25,7 @@ from protocol.sockets import MAX_IPC_PATH_BYTES
 from supervisor.kinds import read_kinds
 from supervisor.parts import PartCommand, read_parts
 from supervisor.policy.cache.settings import PolicyName
+from supervisor.policy.cleanup_settings import AlertSettings, CleanupSettings
 from supervisor.policy.lease_book import LeaseSettings
 from supervisor.policy.retention import Retention, Rule, from_settings
 from supervisor.policy.temp import TempSettings
@@ -83,6 +84,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     http_hosts: str | None = None
     http_token: str | None = None
     http_upload_bytes: int | None = 2_000_000_000
+    protection: bool = True
+    cleanup: CleanupSettings = CleanupSettings()
+    alerts: AlertSettings = AlertSettings()
+    alert_command: str | None = None
+    alert_webhook: str | None = None
 
     @property
     def library(self) -> list[str]:
@@ -147,9 +153,12 @@ class Reading:
         """
         watch, limits = self._embedded("watch", WatchSettings), self._embedded("limits", ImageLimits)
         reaper = self._embedded("reaper", TempSettings)
+        cleanup, alerts = self._embedded("cleanup", CleanupSettings), self._embedded("alerts", AlertSettings)
         leases = self._embedded("leases", LeaseSettings)
         self.faults += [f"watch.{fault}" for fault in watch.check()]
         self.faults += [f"leases.{fault}" for fault in leases.check()]
+        self.faults += [f"cleanup.{fault}" for fault in cleanup.check()]
+        self.faults += [f"alerts.{fault}" for fault in alerts.check()]
         self.faults += [f"reaper.{fault}" for fault in reaper.check()]
         self.faults += [f"limits.{f} must be at least 1" for f in limits.__struct_fields__ if getattr(limits, f) < 1]
         workers, least = self.values["workers"] or usable_cores, self.values["min-workers"]
@@ -171,6 +180,8 @@ class Reading:
             retention=retention,
             parts=self.parts,
             settings_file=self.file,
+            cleanup=cleanup,
+            alerts=alerts,
         )
 
     def _embedded(self, section: str, struct: type[msgspec.Struct]) -> Any:

@@ -28,6 +28,7 @@ from supervisor.config import Config, StartSummary
 from supervisor.mechanism.cache import CacheThread, default_limit
 from supervisor.mechanism.cache.offline import read_figures
 from supervisor.mechanism.chores import Chores
+from supervisor.mechanism.cleaning import Cleaner
 from supervisor.mechanism.crew import Crew
 from supervisor.mechanism.hands import Hands, Letter
 from supervisor.mechanism.history_file import HistoryFile
@@ -38,6 +39,7 @@ from supervisor.mechanism.memory import Budget, BudgetFinder, share_arenas
 from supervisor.mechanism.notify import Notifier
 from supervisor.mechanism.parts import PartProcesses, Program
 from supervisor.mechanism.processes import Processes, wait_for_orphans
+from supervisor.mechanism.protection import Stops, stops_before
 from supervisor.mechanism.reconfigure import Reconfigurer, live_of
 from supervisor.mechanism.remains import remove_partial
 from supervisor.mechanism.router import Router
@@ -50,6 +52,7 @@ from supervisor.policy.cache.settings import CacheSettings
 from supervisor.policy.events import Recovered
 from supervisor.policy.part import PartPlan
 from supervisor.policy.pool import Pool
+from supervisor.policy.protection_note import fewer_workers
 from supervisor.policy.sizes import human
 from supervisor.policy.state import PoolSettings
 from supervisor.values import show_address
@@ -109,6 +112,8 @@ def _open(current: Reconfigurer, closing: contextlib.ExitStack) -> tuple[Hands, 
     state = StateDirectory(config.state_directory)
     state.acquire()
     closing.callback(state.release)
+    stops = stops_before(state.path, config.workers, config.cleanup.stops_within_seconds)
+    config = msgspec.structs.replace(config, workers=fewer_workers(config.workers, stops.at))
     log = Log(least=config.log_level, form=config.log_format)
     signals = Signals()
     closing.callback(signals.close)
@@ -124,10 +129,7 @@ def _open(current: Reconfigurer, closing: contextlib.ExitStack) -> tuple[Hands, 
     closing.callback(journal.close)
     history = _open_history(state, log, closing)
     chores = _open_chores(log, closing)
-    part_processes = PartProcesses(
-        programs=[program for _, program in _parts(config)], chores=chores, post=mailbox.post, say=log.line
-    )
-    closing.callback(part_processes.close)
+    part_processes = _open_parts(config, chores, mailbox, log, closing)
     finder = BudgetFinder(config.memory_bytes)
     closing.callback(finder.close)
     temp.start()
@@ -148,9 +150,10 @@ def _open(current: Reconfigurer, closing: contextlib.ExitStack) -> tuple[Hands, 
         finder=finder,
     )
     closing.callback(crew.close)
-    now = time.monotonic()
-    budget = crew.budget()
-    pool = Pool(_settings(config, budget, catalogue if cache is not None else {}), SystemRandom(), now)
+    now, budget = time.monotonic(), crew.budget()
+    pool = Pool(_settings(config, budget, catalogue if cache is not None else {}, stops), SystemRandom(), now)
+    cleaner = Cleaner(journal, cache, mailbox.post)
+    closing.callback(cleaner.close)
     hands = Hands(
         router=router,
         journal=journal,
@@ -163,6 +166,8 @@ def _open(current: Reconfigurer, closing: contextlib.ExitStack) -> tuple[Hands, 
         cache=cache,
         parts=part_processes,
         history=history,
+        cleaner=cleaner,
+        state_directory=state.path,
         state_token=state.token,
         turns=turns,
         reconfigurer=current,
@@ -170,7 +175,16 @@ def _open(current: Reconfigurer, closing: contextlib.ExitStack) -> tuple[Hands, 
     for command in pool.handle(msgspec.structs.replace(recovered, history=history.read()), now):
         hands.execute(command)
     state.write_endpoint(_endpoint(config))
-    return hands, pool, _summary(config, budget, recovered)
+    return hands, pool, _summary(config, budget, recovered, stops)
+
+
+def _open_parts(
+    config: Config, chores: Chores, mailbox: Mailbox[Letter], log: Log, closing: contextlib.ExitStack
+) -> PartProcesses:
+    programs = [program for _, program in _parts(config)]
+    processes = PartProcesses(programs=programs, chores=chores, post=mailbox.post, say=log.line)
+    closing.callback(processes.close)
+    return processes
 
 
 def _open_router(config: Config, closing: contextlib.ExitStack) -> Router:
@@ -363,7 +377,7 @@ def _gateway(config: Config, address: tuple[str, int]) -> tuple[PartPlan, Progra
     )
 
 
-def _settings(config: Config, budget: Budget, catalogue: Catalogue) -> PoolSettings:
+def _settings(config: Config, budget: Budget, catalogue: Catalogue, stops: Stops) -> PoolSettings:
     return PoolSettings(
         cache_steps=catalogue,
         workers=config.workers,
@@ -372,6 +386,9 @@ def _settings(config: Config, budget: Budget, catalogue: Catalogue) -> PoolSetti
         budget_bytes=budget.bytes,
         parts=tuple(plan for plan, _ in _parts(config)),
         history_rows=config.history_rows,
+        protection=config.protection,
+        protection_stops=tuple(stops.at),
+        workers_configured=stops.workers_configured,
         confined=config.sandbox != "off" and kernel.offer().landlock_abi > 0,
         epoch_offset_seconds=time.time() - time.monotonic(),
         version=__version__,
@@ -381,14 +398,23 @@ def _settings(config: Config, budget: Budget, catalogue: Catalogue) -> PoolSetti
     )
 
 
-def _summary(config: Config, budget: Budget, recovered: Recovered) -> StartSummary:
+def _summary(config: Config, budget: Budget, recovered: Recovered, stops: Stops) -> StartSummary:
     return StartSummary(
         budget_bytes=budget.bytes,
         budget_source=budget.source if budget.limit_path is None else f"{budget.source}: {budget.limit_path}",
         pid=os.getpid(),
-        notes=list(_notes(budget, recovered)),
+        notes=[*_notes(budget, recovered), *_note_of_stops(config, stops)],
         sandbox="off" if config.sandbox == "off" else kernel.offer().level,
     )
+
+
+def _note_of_stops(config: Config, stops: Stops) -> Iterator[str]:
+    if config.workers < stops.workers_configured:
+        yield (
+            f"emergency protection stopped this supervisor {len(stops.at)} times in a row: it starts with "
+            f"{config.workers} workers instead of {stops.workers_configured}; a calm run, or "
+            "'supervisor emergency reset --confirm', ends that"
+        )
 
 
 def _notes(budget: Budget, recovered: Recovered) -> Iterator[str]:

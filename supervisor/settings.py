@@ -7,6 +7,7 @@ import msgspec
 from protocol.kernel import SandboxMode
 from protocol.launch import ImageLimits
 from supervisor.policy.cache.settings import POLICY_NAMES
+from supervisor.policy.cleanup_settings import AlertSettings, CleanupSettings
 from supervisor.policy.lease_book import LeaseSettings
 from supervisor.policy.temp import TempSettings
 from supervisor.policy.watch_settings import WatchSettings
@@ -116,6 +117,12 @@ PLAIN = (
             help="what HTTP clients must say, 16 characters or more [on loopback none, else made: STATE/http/token]"),
     Setting(name="http-upload", field="http_upload_bytes", kind="size", default=2_000_000_000, at_least=0,
             help="what uploaded images and their outputs may take on the disk [2GB]"),
+    Setting(name="protection", field="protection", kind="switch", default=True,
+            help="yes or no: stop in order (exit code 75) when memory cannot be had back in an emergency [yes]"),
+    Setting(name="alert-command", field="alert_command", kind="text", default=None,
+            help="a command that gets each alert as JSON on its standard input [none]"),
+    Setting(name="alert-webhook", field="alert_webhook", kind="text", default=None,
+            help="a URL (http or https) that each alert is sent to as JSON [none]"),
     Setting(name="exit-when-idle", field="exit_when_idle_seconds", kind="duration", default=None, at_least=0,
             help="stop when there has been nothing to do for so long [never]", hidden=True),
 )  # fmt: skip
@@ -150,6 +157,8 @@ SETTINGS: tuple[Setting, ...] = (
     *section("watch", WatchSettings),
     *section("leases", LeaseSettings),
     *section("reaper", TempSettings),
+    *section("cleanup", CleanupSettings),
+    *section("alerts", AlertSettings),
 )
 CLIENT_SETTINGS = frozenset({"state", "socket", "recipe"})
 """What a client reads; the others concern the supervisor alone."""

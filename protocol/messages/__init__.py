@@ -28,6 +28,7 @@ AnyRequest = (
     Hello | OpenBatch | AddItems | CloseBatch | Progress | ListBatches | Results | ImageHashes
     | CancelBatch | RetryBatch
     | PauseWork | ResumeWork | StatusRequest | Why | Events | QuarantineList | QuarantineDrop | TempStats | TempReap
+    | EmergencyCleanup | EmergencyCollect | EmergencyStatusRequest | EmergencyReset | EmergencyProtection
     | AskCache | RecycleWorker | Stop | MemoryRequest
     | LeaseMemory | RenewMemoryLease | EndMemoryLease
     | History
@@ -41,6 +42,7 @@ AnyAnswer = (
     | MemoryLeased
     | HistoryPage
     | SettingsReport
+    | CleanupReport | EmergencyStatus
 )  # fmt: skip
 AnyToWorker = Grant | Shrink | Trim | Quit | MemoryGranted | MemoryRefused
 AnyFromWorker = (

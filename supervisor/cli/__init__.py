@@ -39,6 +39,7 @@ VERBS = {
     "top": ("top", "the same, live, with keys to act"),
     "health": ("status", "exit 0 when ready, 1 when not, 3 when nobody is there"),
     "memory": ("memory", "who holds what, thresholds, leases, leaks, stores"),
+    "emergency": ("emergency", "clean-ups by hand: cleanup, gc, status, reset, protection"),
     "why": ("why", "the decisions about a worker or an image, with their figures"),
     "events": ("why", "the last decisions; --follow for those to come"),
     "quarantine": ("quarantine", "images that killed their workers"),

@@ -16,6 +16,7 @@ from protocol.paths import describe
 from supervisor.mechanism.cache import CacheThread
 from supervisor.mechanism.cache.verbs import report as verb_report
 from supervisor.mechanism.chores import Chores
+from supervisor.mechanism.cleaning import Cleaner
 from supervisor.mechanism.crew import Arrived, Crew
 from supervisor.mechanism.history_file import HistoryFile
 from supervisor.mechanism.journal import Answered, Journal
@@ -23,6 +24,7 @@ from supervisor.mechanism.log import Log
 from supervisor.mechanism.mailbox import Mailbox
 from supervisor.mechanism.memory import give_back, own_heap_bytes
 from supervisor.mechanism.parts import PartArrived, PartProcesses
+from supervisor.mechanism.protection import write_note
 from supervisor.mechanism.reconfigure import Reconfigurer
 from supervisor.mechanism.remains import remove_partial
 from supervisor.mechanism.router import Router
@@ -61,6 +63,8 @@ class Hands:
         cache: CacheThread | None,
         parts: PartProcesses,
         history: HistoryFile,
+        cleaner: Cleaner,
+        state_directory: str,
         state_token: str,
         turns: TurnTimes,
         reconfigurer: Reconfigurer,
@@ -76,6 +80,8 @@ class Hands:
         self._cache = cache
         self._parts = parts
         self._history = history
+        self._cleaner = cleaner
+        self._state_directory = state_directory
         self._state_token = state_token
         self._reconfigurer = reconfigurer
         self._told = 0
@@ -206,6 +212,11 @@ class Hands:
                 self._reconfigure(command)
             case c.GiveBackMemory():
                 self._chores.submit(give_back)
+            case c.CleanUp():
+                self._cleaner.start(command)
+            case c.KeepProtection():
+                stops = command.stops
+                self._chores.submit(lambda: write_note(self._state_directory, stops))
             case c.StopLoop():
                 self.stopped = command.exit_code
             case (

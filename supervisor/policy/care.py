@@ -75,6 +75,9 @@ def _take_in_whole(state: PoolState, event: Sampled, now: float) -> None:
     state.budget_bytes, state.budget_source = _budget(state, event)
     state.used_source = "own processes" if event.cgroup_used_bytes is None else "control group"
     state.part_samples = event.parts
+    if all(slot.worker is not None and slot.worker.baseline_bytes for slot in state.slots):
+        least = state.least_own_bytes
+        state.least_own_bytes = state.own_bytes if least is None else min(least, state.own_bytes)
     state.available_bytes = event.available_bytes
     state.swap_in_bytes_per_second = event.swap_in_bytes_per_second
     state.sampled_at = now

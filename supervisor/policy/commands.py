@@ -11,6 +11,7 @@ from protocol.messages import (
     AskCache,
     BatchState,
     ChangeSettings,
+    CleanupTier,
     Counts,
     Summary,
     TempReap,
@@ -80,6 +81,23 @@ class StopPart(Command, frozen=True, kw_only=True):
     name: str
     incarnation: int
     kill: bool
+
+
+class CleanUp(Command, frozen=True, kw_only=True):
+    """Run the supervisor's own actions (name, time limit) of a clean-up, off the loop. Answered by CleanedUp."""
+
+    number: int
+    tier: CleanupTier
+    actions: list[tuple[str, float]]
+    collect_cycles: int = 1
+    whole: bool = True
+    """Nobody works: the collection may take the oldest generation too, which holds the loop up."""
+
+
+class KeepProtection(Command, frozen=True, kw_only=True):
+    """Keep when emergency protection stopped supervisors here, for the next start; none: forget it."""
+
+    stops: list[float]
 
 
 class AskTemp(Command, frozen=True, kw_only=True):

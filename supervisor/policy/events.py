@@ -2,7 +2,7 @@
 
 import msgspec
 
-from protocol.messages import AnyFromWorker, AnyRequest
+from protocol.messages import AnyFromWorker, AnyRequest, CleanupAction
 from supervisor.policy.items import BatchRecord, Item, Settlement
 
 
@@ -84,6 +84,13 @@ class PartExited(Event, frozen=True, kw_only=True):
     incarnation: int
     exit_code: int | None
     reason: str = ""
+
+
+class CleanedUp(Event, frozen=True, kw_only=True):
+    """The supervisor's own actions of a clean-up are done."""
+
+    number: int
+    actions: list[CleanupAction]
 
 
 class TemplateDied(Event, frozen=True, kw_only=True):
@@ -296,6 +303,6 @@ AnyEvent = (
     | RequestReceived | StopAsked | BatchCreated | ItemsInserted | JournalRefused | BatchSealed | ItemsFetched
     | ItemsCommitted | BatchChanged | ItemsCancelled | ItemsRetried | QuarantineForgotten | JournalStalled
     | JournalRecovered | Recovered | BatchesDropped | TempFilled
-    | PartStarted | PartExited
+    | PartStarted | PartExited | CleanedUp
     | TempEased | ReloadAsked
 )  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Any, assert_never
 
 from protocol import messages as m
 from protocol.errors import GalleryError, Refused, UnknownBatch, UnknownRecipe, UsageError
-from supervisor.policy import historian, memory_leases, status
+from supervisor.policy import emergency, historian, memory_leases, status
 from supervisor.policy.commands import (
     AskTemp,
     CacheVerb,
@@ -107,6 +107,14 @@ def _answer(state: PoolState, peer: bytes, request: m.AnyRequest, now: float) ->
             return memory_leases.on_client_renews(state, peer, request, now)
         case m.EndMemoryLease():
             return memory_leases.on_client_ends(state, peer, request)
+        case (
+            m.EmergencyCleanup()
+            | m.EmergencyCollect()
+            | m.EmergencyStatusRequest()
+            | m.EmergencyReset()
+            | m.EmergencyProtection()
+        ):
+            return emergency.on_request(state, peer, request, now)
         case m.Stop():
             done = Reply(peer=peer, answer=m.Done(id=request.id, message="stopping"))
             return [done, *drain_pool(state, now, request.now, "asked by a client")]

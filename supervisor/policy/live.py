@@ -8,6 +8,7 @@ and waits for a restart.
 import msgspec
 
 from protocol.messages import Problem, SettingChange, SettingsReport
+from supervisor.policy.cleanup_settings import AlertSettings, CleanupSettings
 from supervisor.policy.commands import Command, Note, Reply
 from supervisor.policy.lease_book import LeaseSettings
 from supervisor.policy.retention import Retention
@@ -20,6 +21,8 @@ class LiveSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     watch: WatchSettings
     leases: LeaseSettings
+    cleanup: CleanupSettings
+    alerts: AlertSettings
     item_timeout_seconds: float
     drain_seconds: float
     batch_size_max: int

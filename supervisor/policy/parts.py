@@ -95,7 +95,9 @@ def on_level(state: PoolState, now: float) -> list[Command]:
     """Holds the non-essential parts back in an emergency, and lets them go when it is over."""
     if state.level >= HELD_FROM:
         return hold(state, now, f"memory level {state.level.word}")
-    return release(state, now) if state.level < BACK_BELOW else []
+    running = state.cleanups.running
+    asked_for = running is not None and running.tier == "emergency"
+    return release(state, now) if state.level < BACK_BELOW and not asked_for else []
 
 
 def hold(state: PoolState, now: float, reason: str) -> list[Command]:

@@ -15,6 +15,7 @@ from protocol.messages import ChangeSettings, Counts
 from supervisor.policy import (
     caching,
     care,
+    cleanup,
     deaths,
     historian,
     idle,
@@ -22,6 +23,7 @@ from supervisor.policy import (
     lending,
     memory_leases,
     parts,
+    protection,
     reports,
     stopping,
 )
@@ -31,7 +33,6 @@ from supervisor.policy.cache.asked import LookedUp, Stored
 from supervisor.policy.commands import (
     ChargeItems,
     Command,
-    GiveBackMemory,
     Note,
     Reconfigure,
     SweepRetention,
@@ -69,6 +70,8 @@ class Pool:
         commands += idle.rest_or_wake(state, now)
         commands += deaths.start_due(state, now)
         commands += parts.attend(state, now)
+        commands += protection.attend(state, now)
+        commands += cleanup.attend(state, now)
         commands += intake.pauses_over(state, now)
         commands += memory_leases.expire(state, now)
         commands += intake.sweep_returned(state)
@@ -98,9 +101,8 @@ class Pool:
             deadlines.append(rests_at)
         if state.sweep_at is not None and state.journal_stalled is None:
             deadlines.append(state.sweep_at)
-        part_due = parts.next_deadline(state.parts.values(), state.draining)
-        if part_due is not None:
-            deadlines.append(part_due)
+        due = (parts.next_deadline(state.parts.values(), state.draining), cleanup.next_deadline(state))
+        deadlines += [at for at in due if at is not None]
         deadlines += [batch.resume_at for batch in state.queue.batches.values() if batch.resume_at is not None]
         return min(deadlines)
 
@@ -144,7 +146,7 @@ class Pool:
             case e.BatchSealed():
                 return intake.on_sealed(state, event, now)
             case e.BatchChanged():
-                return _on_changed(state, event)
+                return _on_changed(state, event, now)
             case e.ItemsCancelled():
                 return intake.on_cancelled(state, event, now)
             case e.ItemsRetried():
@@ -161,6 +163,8 @@ class Pool:
                 return caching.on_stored(state, event, now)
             case e.BatchesDropped():
                 return _on_dropped(event)
+            case e.CleanedUp():
+                return cleanup.on_cleaned_up(state, event, now)
             case e.PartStarted():
                 return parts.on_started(state, event, now)
             case e.PartExited():
@@ -242,7 +246,7 @@ def _on_committed(state: PoolState, event: e.ItemsCommitted, now: float) -> list
     return commands
 
 
-def _on_changed(state: PoolState, event: e.BatchChanged) -> list[Command]:
+def _on_changed(state: PoolState, event: e.BatchChanged, now: float) -> list[Command]:
     state.changes -= 1
     batch = state.queue.batches.get(event.batch)
     if batch is None:
@@ -252,9 +256,9 @@ def _on_changed(state: PoolState, event: e.BatchChanged) -> list[Command]:
         return []
     state.queue.remove(batch.name)
     counts: Counts = batch.live_counts()
-    rest: list[Command] = [] if state.queue.batches else [GiveBackMemory()]
+    if not state.queue.batches:
+        state.cleanups.work_over_at = now
     return [
-        *rest,
         Note(
             kind="finished",
             batch=batch.name,

@@ -9,7 +9,7 @@ from typing import assert_never
 
 from protocol import messages as m
 from protocol.messages import AnyFromWorker, Heartbeat, ItemError, ItemReport, Memory, Ready, Report, Trimmed
-from supervisor.policy import memory_leases
+from supervisor.policy import cleanup, memory_leases
 from supervisor.policy.commands import ChangeBatch, Command, Note, SettleItems
 from supervisor.policy.confinement import on_machine_error, on_outside
 from supervisor.policy.events import WorkerBabbled, WorkerSaid
@@ -306,6 +306,7 @@ def _end_lease(state: PoolState, slot: Slot, worker: Worker, lease: Lease, batch
 
 def _on_trimmed(state: PoolState, slot: Slot, worker: Worker, trimmed: Trimmed, now: float) -> list[Command]:
     worker.trimming = False
+    cleanup.on_trimmed(state, slot, trimmed)
     freed = trimmed.before_bytes - trimmed.after_bytes
     excess = trimmed.before_bytes - worker.baseline_bytes - state.memory_leases.reserved_bytes(slot.index)
     figures: dict[str, object] = {

@@ -9,6 +9,9 @@ from protocol.messages import LastDeath, Recipe, Totals
 from protocol.paths import item_path
 from supervisor.policy.batch_size import BatchSize
 from supervisor.policy.cache.keys import CacheStep
+from supervisor.policy.cleanup_settings import AlertSettings, CleanupSettings
+from supervisor.policy.cleanup_state import Protection
+from supervisor.policy.cleanup_state import make as make_cleanups
 from supervisor.policy.events import PartSample
 from supervisor.policy.history import DEFAULT_ROWS, History
 from supervisor.policy.interval import Growth
@@ -66,6 +69,13 @@ class PoolSettings(msgspec.Struct, frozen=True, kw_only=True):
     retention: Retention | None = None
     """None: every batch is kept for ever."""
     parts: tuple[PartPlan, ...] = ()
+    cleanup: CleanupSettings = CleanupSettings()
+    alerts: AlertSettings = AlertSettings()
+    protection: bool = True
+    protection_stops: tuple[float, ...] = ()
+    """When protection stopped earlier supervisors of this state directory, one after the other; since the epoch."""
+    workers_configured: int = 0
+    """What `workers` would be but for those; 0: the same."""
     epoch_offset_seconds: float = 0.0
     """Adding it to the loop's clock gives seconds since the epoch."""
     version: str = ""
@@ -128,6 +138,8 @@ class PoolState:
             for index in range(settings.workers)
         ]
         self.parts: dict[str, Part] = make(settings.parts)
+        self.cleanups = make_cleanups(settings.cleanup.history_count)
+        self.protection = Protection(enabled=settings.protection, stops=list(settings.protection_stops))
         self.leases: dict[int, Lease] = {}
         self.lease_number = 0
         self.memory_leases = LeaseBook()
@@ -144,6 +156,8 @@ class PoolState:
         self.level = Level.NORMAL
         self.budget_bytes = settings.budget_bytes
         self.own_bytes = 0
+        self.least_own_bytes: int | None = None
+        """The least of it with all workers warm: what it is at rest, without what grew or came in later."""
         self.used_bytes = 0
         self.available_bytes = 0
         self.swap_in_bytes_per_second = 0.0
@@ -170,6 +184,8 @@ class PoolState:
         self.idle_since: float | None = now
         """Since when nothing is leased and nothing waits; None while there is work."""
         self.exit_code: int | None = None
+        self.stop_code = 0
+        """What the exit code will be when all have left."""
 
     def epoch(self, now: float) -> float:
         """Returns a time of the loop's clock as seconds since the epoch."""
@@ -209,6 +225,11 @@ class PoolState:
         """Returns what all leases together may take above the baselines and beside the memory leases."""
         own_bytes = self.own_bytes + self.memory_leases.reserved_bytes()
         return room_bytes(self.budget_bytes, own_bytes, self.baselines(), len(self.slots), self.settings.watch)
+
+    def rest_bytes(self) -> int:
+        """Returns what the whole holds when nothing is being done."""
+        own = self.own_bytes if self.least_own_bytes is None else self.least_own_bytes
+        return own + sum(self.baselines())
 
     def slimmest_bytes(self) -> int:
         """Returns the least RSS that a warm worker began with: what a replacement would hold."""

@@ -8,6 +8,7 @@ from protocol.errors import Refused, UsageError
 from protocol.messages import Quit
 from supervisor.policy.commands import ChangeBatch, Command, KillWorker, Note, StopLoop, TellWorker, TerminateWorker
 from supervisor.policy.parts import all_gone, stop_all
+from supervisor.policy.protection_note import forget_after_calm
 from supervisor.policy.state import PoolState, Slot
 from supervisor.policy.worker import Effect, WorkerEvent, step
 
@@ -135,8 +136,8 @@ def finish(state: PoolState, now: float) -> list[Command]:
     late = state.drain_deadline is None or now >= state.drain_deadline
     if not late and (state.changes or any(batch.settling for batch in state.queue.batches.values())):
         return []
-    state.exit_code = 0
-    return [*_keep_summaries(state, now), StopLoop(exit_code=0)]
+    state.exit_code = state.stop_code
+    return [*_keep_summaries(state, now), *forget_after_calm(state, now), StopLoop(exit_code=state.stop_code)]
 
 
 def _keep_summaries(state: PoolState, now: float) -> list[Command]:

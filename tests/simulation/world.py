@@ -307,6 +307,8 @@ class World:
                 self._signal(command)
             case c.BuryWorker() | c.GiveBackMemory() | c.TrimCache() | c.KeepHistory():
                 pass
+            case c.CleanUp() | c.KeepProtection():
+                pass
             case LookUpItems() | StoreItems():
                 self._ask_cache(command)
             case c.Reply():

@@ -162,14 +162,22 @@ class CacheThread:
         self._versions = dict(versions)
         self.ask(tell, lambda answer: None)
 
-    def trim_memory(self, level: TrimLevel) -> None:
-        """Shrinks the memory level to what this tier of clean-up leaves it."""
+    def trim_memory(self, level: TrimLevel, answer: Callable[[Any], None] = lambda freed: None) -> None:
+        """Shrinks the memory level to what this tier of clean-up leaves it; `answer` gets the bytes given back, in the
+        thread, or the exception, at once where too many wait."""
 
         def shrink(store: Store) -> Verb[int]:
             yield
             return store.trim_memory(level)
 
-        self.ask(shrink, lambda answer: None)
+        if not self.ask(shrink, answer):
+            answer(TimeoutError("too many wait for the cache already"))
+
+    def hurry(self) -> None:
+        """Has the next round of upkeep (what expired, what is of other versions) made now, when nobody waits."""
+        with self._changed:
+            self._round_at = 0.0
+            self._changed.notify()
 
     def close(self, patience_seconds: float = 5.0) -> None:
         """Keeps what waits to be kept as far as the time allows, closes the index. Harmless when never started."""

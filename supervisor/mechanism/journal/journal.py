@@ -8,6 +8,7 @@ lose what was accepted).
 Settlements with outputs pass through the sync thread first; everything else comes here at once.
 """
 
+import contextlib
 import os
 import sqlite3
 import threading
@@ -77,6 +78,7 @@ class Journal:
         self._commands: deque[Queued] = deque()
         self._queries: deque[Query] = deque()
         self._closing = False
+        self._release: threading.Event | None = None
         self._patience_over = False
         self._in_hand = 0
         self.notes_dropped = 0
@@ -200,6 +202,13 @@ class Journal:
             return str(error)
         return None
 
+    def release_memory(self) -> threading.Event:
+        """Has SQLite give back what it can; the event is set when it did. Never blocks."""
+        with self._changed:
+            released = self._release = self._release or threading.Event()
+            self._changed.notify()
+        return released
+
     def _enqueue(self, command: JournalCommand) -> None:
         with self._changed:
             self._commands.append((command, self._clock()))
@@ -214,17 +223,27 @@ class Journal:
         while True:
             with self._changed:
                 self._waiting = "for work"
-                self._changed.wait_for(lambda: self._commands or self._queries or self._closing)
+                self._changed.wait_for(lambda: self._commands or self._queries or self._closing or self._release)
                 self._linger()
                 self._waiting = "no"
                 group = self._take_group()
                 asked = self._take_queries()
-            if not group and not asked:
+                release, self._release = self._release, None
+            if release is not None:
+                self._shrink(release)
+            elif not group and not asked:
                 return
             if group and not self._commit(group):
                 return
             for query in asked:
                 self._answer(query)
+
+    def _shrink(self, released: threading.Event) -> None:
+        """A connection that cannot even do this will say so at the next commit."""
+        assert self._connection is not None
+        with contextlib.suppress(sqlite3.Error):
+            self._connection.execute("PRAGMA shrink_memory")
+        released.set()
 
     def _linger(self) -> None:
         """Waits for more, while all that is here can wait."""
