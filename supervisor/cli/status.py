@@ -1,24 +1,20 @@
-"""`status` and `health`: the supervisor and its workers at this moment."""
+"""`status`: the supervisor and its workers at this moment."""
 
 import argparse
 from typing import Any
 
 import msgspec
 
-from protocol.errors import NoSupervisor
 from protocol.messages import Status, WorkerStatus
 from supervisor.cli.find import connect
 from supervisor.cli.options import Verb
-from supervisor.cli.output import path_fields, print_json, say, shown, table, when
+from supervisor.cli.output import path_fields, print_json, shown, table, when
 from supervisor.policy.sizes import human
 from supervisor.values import show_duration
 
-HEALTH_SECONDS = 5.0
-"""A supervisor that takes longer to answer is not ready: a turn of its loop takes milliseconds."""
-
 
 def _nothing(parser: argparse.ArgumentParser) -> None:
-    """These verbs have no arguments of their own."""
+    """It has no arguments of its own."""
 
 
 def status_row(status: Status) -> dict[str, Any]:
@@ -72,32 +68,4 @@ def _worker(worker: WorkerStatus) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-def _health(arguments: argparse.Namespace) -> int:
-    with connect(arguments, HEALTH_SECONDS) as client:
-        try:
-            status = client.status()
-        except NoSupervisor as error:
-            # It listens, so it is there; but it does not answer.
-            return _tell_health(arguments, [str(error)])
-    return _tell_health(arguments, _reasons(status))
-
-
-def _reasons(status: Status) -> list[str]:
-    reasons = []
-    if status.draining:
-        reasons.append("it is draining")
-    if not any(worker.state in ("IDLE", "BUSY") for worker in status.workers):
-        reasons.append("no worker is ready")
-    if status.level in ("emergency", "protection"):
-        reasons.append(f"memory level {status.level}")
-    return reasons
-
-
-def _tell_health(arguments: argparse.Namespace, reasons: list[str]) -> int:
-    if arguments.json:
-        print_json({"ready": not reasons, "reasons": reasons})
-    say("not ready: " + "; ".join(reasons) if reasons else "ready")
-    return 1 if reasons else 0
-
-
-VERBS = {"status": Verb(_nothing, _status), "health": Verb(_nothing, _health)}
+VERBS = {"status": Verb(_nothing, _status)}

@@ -11,6 +11,7 @@ from supervisor.policy.events import PartSample
 from supervisor.policy.levels import Level
 from supervisor.policy.limits import MAX_REMEMBERED
 from supervisor.policy.memory_leases import memory_leases, models
+from supervisor.policy.prediction.learning import predictions
 from supervisor.policy.state import PoolState, Slot
 from supervisor.policy.status import current_path
 from supervisor.policy.worker import CURVE_SAMPLES
@@ -49,7 +50,7 @@ def memory_report(state: PoolState, request_id: int | str, now: float) -> m.Memo
         trend=[],
         leaks=[],
         collection=[],
-        predictions=[],
+        predictions=predictions(state),
         stores=stores(state),
     )
 

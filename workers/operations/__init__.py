@@ -43,6 +43,7 @@ MODULES: dict[str, str] = {
     "misbehave.crash": "workers.operations.misbehave",
     "misbehave.error": "workers.operations.misbehave",
     "misbehave.exit": "workers.operations.misbehave",
+    "misbehave.fragment": "workers.operations.misbehave",
     "misbehave.hang": "workers.operations.misbehave",
     "misbehave.ignore_terminate": "workers.operations.misbehave",
     "misbehave.leak": "workers.operations.misbehave",

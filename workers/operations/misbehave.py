@@ -13,7 +13,9 @@ from typing import Any, Literal
 from workers.operations import Operation, Parameters, Work
 
 _PIECE_BYTES = 1 << 20
+_CRUMB_BYTES = 3_000
 _kept: list[bytes] = []
+_crumbs: list[bytes] = []
 
 
 class Misbehaviour(Parameters, frozen=True, kw_only=True):
@@ -62,6 +64,12 @@ class Allocate(Misbehaviour, frozen=True, kw_only=True):
     bytes_per_second: int = 0
     seconds: float = 0.0
     hold: Literal["item", "ever"] = "item"
+
+
+class Fragment(Misbehaviour, frozen=True, kw_only=True):
+    """`bytes` taken in small pieces, of which every other one is kept until the next item."""
+
+    bytes: int = 20_000_000
 
 
 class Raise(Misbehaviour, frozen=True, kw_only=True):
@@ -128,6 +136,12 @@ def _allocate(work: Work, parameters: Allocate) -> None:
     time.sleep(parameters.seconds)
 
 
+def _fragment(work: Work, parameters: Fragment) -> None:
+    if _strikes(work, parameters):
+        pieces = [b"\xa5" * _CRUMB_BYTES for _ in range(parameters.bytes // _CRUMB_BYTES)]
+        _crumbs[:] = pieces[::2]
+
+
 def _ignore_terminate(work: Work, parameters: Hang) -> None:
     if _strikes(work, parameters):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -164,6 +178,9 @@ OPERATIONS = (
     Operation(name="misbehave.leak", version=1, reads="name", run=_leak, parameters=Leak, check=_check_positive),
     Operation(
         name="misbehave.allocate", version=1, reads="name", run=_allocate, parameters=Allocate, check=_check_positive
+    ),
+    Operation(
+        name="misbehave.fragment", version=1, reads="name", run=_fragment, parameters=Fragment, check=_check_positive
     ),
     Operation(
         name="misbehave.ignore_terminate", version=1, reads="name", run=_ignore_terminate, parameters=Hang,
