@@ -9,6 +9,7 @@ from tests.bench import (
     cache_runs,
     coverage,
     duplicates,
+    everything,
     footprint,
     images,
     kills,
@@ -51,5 +52,7 @@ BENCHMARKS: dict[str, Entry] = {
     "coverage": Entry(5, coverage.run, "files of a folder that are read, against the bare engines"),
     "duplicates": Entry(4, duplicates.run, "near-duplicates among 100,000 images"),
     "pressure": Entry(3, pressure.run, "a mixed gallery in 512 MB, against the peers; and 1,000 photos in 300 MB"),
+    "everything": Entry(3, everything.run, "throughput with everything on against everything off"),
     "rest": Entry(2, rest.run, "processor time of a supervisor at rest"),
+    "busy": Entry(3, rest.busy, "processor time of watching 16 busy workers"),
 }
