@@ -283,6 +283,10 @@ class Crew:
         self._polled = None
         return True
 
+    def renew_template(self) -> None:
+        """Ends the template; that it died is told as always."""
+        self._processes.renew()
+
     def close(self) -> None:
         """Kills whoever is left and lets the descriptors go."""
         for hand in self._hands.values():

@@ -210,6 +210,8 @@ class Hands:
                 self._chores.submit(lambda: self._history.write(pieces))
             case c.Reconfigure():
                 self._reconfigure(command)
+            case c.RenewTemplate():
+                self._crew.renew_template()
             case c.GiveBackMemory():
                 self._chores.submit(give_back)
             case c.CleanUp():

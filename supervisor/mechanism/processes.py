@@ -226,6 +226,10 @@ class Processes:
         process._children.discard(child)
         return WorkerProcess(start.slot, start.incarnation, child)
 
+    def renew(self) -> None:
+        """Ends the template; the next start makes a new one."""
+        self._kill_template()
+
     def close(self) -> None:
         """Ends the template, and by the death pipe every worker that is left. Idempotent."""
         self._kill_template()

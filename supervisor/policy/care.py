@@ -62,6 +62,7 @@ def on_sampled(state: PoolState, event: Sampled, now: float) -> list[Command]:
             commands += _care_for(state, slot, worker, sample, now)
     commands += parts.take_in(state, event.parts, now)
     commands += _care_for_whole(state, now)
+    commands += state.own_watch.look(event.parts, state.settings.watch, bool(state.settings.cache_steps), now)
     commands += parts.on_level(state, now)
     historian.take_in(state, now)
     state.sample_at = now + _interval(state)

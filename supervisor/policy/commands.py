@@ -132,6 +132,10 @@ class Reconfigure(Command, frozen=True, kw_only=True):
     request: ChangeSettings
 
 
+class RenewTemplate(Command, frozen=True, kw_only=True):
+    """End the template; its workers go with it, and the next start makes a new one. Answered by TemplateDied."""
+
+
 class GiveBackMemory(Command, frozen=True, kw_only=True):
     """The supervisor's own freed memory goes back to the system: nothing is left to do."""
 

@@ -19,6 +19,7 @@ from supervisor.policy.items import Item
 from supervisor.policy.lease_book import LeaseBook, LeaseSettings
 from supervisor.policy.levels import Level, Levels
 from supervisor.policy.limits import Limits, Widenings, room_bytes, worker_limits
+from supervisor.policy.own_limits import OwnWatch
 from supervisor.policy.part import Part, PartPlan, make
 from supervisor.policy.prediction.model import Predictor
 from supervisor.policy.queue import FETCH_ITEMS, WINDOW_ITEMS, Batch, Queue
@@ -163,6 +164,7 @@ class PoolState:
         self.swap_in_bytes_per_second = 0.0
         self.part_samples: list[PartSample] = []
         """The supervisor, its template and its other parts at the last look."""
+        self.own_watch = OwnWatch()
         self.budget_source = ""
         self.used_source = ""
         self.sampled_at: float | None = None

@@ -47,6 +47,10 @@ class WatchSettings(msgspec.Struct, frozen=True, kw_only=True):
     max_worker_rss_bytes: int | None = None
     max_worker_heap_bytes: int | None = None
     max_worker_native_bytes: int | None = None
+    max_supervisor_rss_bytes: int | None = 250 * MB
+    """It is at 40 MB at rest and stays below 100 MB at work, without the cache's memory level of up to 50 MB."""
+    max_template_rss_bytes: int | None = 500 * MB
+    """It holds the libraries of all recipes, some 45 MB without models' runtimes."""
 
     min_items_between_recycles: int = 3
     """A worker recycled before it settled so many items would be recycled for ever: its allowance is too small."""
@@ -104,7 +108,14 @@ class WatchSettings(msgspec.Struct, frozen=True, kw_only=True):
                 faults.append(f"{name} is {getattr(self, name)}, must not be negative")
         if self.smallest_allowance_bytes < MB:
             faults.append(f"smallest_allowance_bytes is {self.smallest_allowance_bytes}, must be at least {MB}")
-        for name in ("max_total_bytes", "max_worker_rss_bytes", "max_worker_heap_bytes", "max_worker_native_bytes"):
+        for name in (
+            "max_total_bytes",
+            "max_worker_rss_bytes",
+            "max_worker_heap_bytes",
+            "max_worker_native_bytes",
+            "max_supervisor_rss_bytes",
+            "max_template_rss_bytes",
+        ):
             limit = getattr(self, name)
             if limit is not None and limit <= 0:
                 faults.append(f"{name} is {limit}, must be above 0, or not set")
