@@ -11,12 +11,22 @@ import time
 
 from protocol.client import Client
 from protocol.errors import GalleryError
-from protocol.messages import AskCache, CacheReport, Done, RecycleWorker, TempStats, TempUsage
+from protocol.messages import (
+    AskCache,
+    CacheReport,
+    CleanupReport,
+    Done,
+    EmergencyCleanup,
+    RecycleWorker,
+    TempStats,
+    TempUsage,
+)
 from supervisor.cli.find import ask, connect
 from supervisor.cli.options import Verb
 from supervisor.cli.output import print_json
 from supervisor.cli.status import status_row
 from supervisor.cli.top_view import Line, Rates, Seen, Style, plain, screen
+from supervisor.policy.sizes import human
 
 EVERY_SECONDS = 0.5
 SLOW_SECONDS = 5.0
@@ -146,6 +156,9 @@ class Screen:
             elif key == "p":
                 paused = self._client.status().paused is not None
                 self._say(self._client.resume() if paused else self._client.pause(reason="asked in top"))
+            elif key == "c":
+                done = ask(self._client, EmergencyCleanup(), CleanupReport).cleanup
+                self._say(f"clean-up ({done.tier}): {human(max(0, done.before_bytes - done.after_bytes))} given back")
         except GalleryError as error:
             self._say(str(error))
 

@@ -21,7 +21,7 @@ LEVEL_STYLES: dict[str, Style] = {
     "normal": "good", "elevated": "good", "warning": "warn", "critical": "bad", "emergency": "bad", "protection": "bad",
 }  # fmt: skip
 STATE_STYLES: dict[str, Style] = {"BUSY": "good", "IDLE": "dim", "KILLING": "bad", "DRAINING": "warn"}
-KEYS = "p pause/resume   d N replace worker N   q quit"
+KEYS = "p pause/resume   d N replace worker N   c clean up   q quit"
 
 
 class Seen(NamedTuple):

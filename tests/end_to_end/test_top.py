@@ -69,6 +69,8 @@ def test_top_is_live_and_its_keys_act(bed: Bed) -> None:
             wait_for(lambda: terminal.shows("paused: "), "top says so")
             terminal.press("p")
             wait_for(lambda: client.status().paused is None, "work goes on")
+            terminal.press("c")
+            wait_for(lambda: terminal.shows("clean-up (moderate): "), "a clean-up is made")
             terminal.press("q")
             wait_for(lambda: terminal.shows("") and terminal.process.poll() is not None, "top has ended")
             assert terminal.process.returncode == 0
