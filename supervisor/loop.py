@@ -25,6 +25,7 @@ from protocol.launch import CatalogueRecipe, TemplatePlan, WorkerStart
 from protocol.recorder import RecorderReader, create
 from supervisor import __version__
 from supervisor.config import Config, StartSummary
+from supervisor.mechanism.alerts import AlertTeller
 from supervisor.mechanism.cache import CacheThread, default_limit
 from supervisor.mechanism.cache.offline import read_figures
 from supervisor.mechanism.chores import Chores
@@ -62,6 +63,7 @@ ORPHAN_WAIT_SECONDS = 30.0
 SWITCH_INTERVAL_SECONDS = 0.0005
 """Python's default of 5 ms lets the journal thread hold the loop up for 5 ms each time it computes."""
 CHORES_PATIENCE_SECONDS = 5.0
+ALERT_PATIENCE_SECONDS = 2.0
 TEMP_PATIENCE_SECONDS = 2.0
 """For what killed workers leave; what is not deleted by then is the next start's."""
 
@@ -152,8 +154,6 @@ def _open(current: Reconfigurer, closing: contextlib.ExitStack) -> tuple[Hands, 
     closing.callback(crew.close)
     now, budget = time.monotonic(), crew.budget()
     pool = Pool(_settings(config, budget, catalogue if cache is not None else {}, stops), SystemRandom(), now)
-    cleaner = Cleaner(journal, cache, mailbox.post)
-    closing.callback(cleaner.close)
     hands = Hands(
         router=router,
         journal=journal,
@@ -166,7 +166,8 @@ def _open(current: Reconfigurer, closing: contextlib.ExitStack) -> tuple[Hands, 
         cache=cache,
         parts=part_processes,
         history=history,
-        cleaner=cleaner,
+        cleaner=_open_cleaner(journal, cache, mailbox, closing),
+        alerts=_open_alerts(config, log, closing),
         state_directory=state.path,
         state_token=state.token,
         turns=turns,
@@ -176,6 +177,21 @@ def _open(current: Reconfigurer, closing: contextlib.ExitStack) -> tuple[Hands, 
         hands.execute(command)
     state.write_endpoint(_endpoint(config))
     return hands, pool, _summary(config, budget, recovered, stops)
+
+
+def _open_cleaner(
+    journal: Journal, cache: CacheThread | None, mailbox: Mailbox[Letter], closing: contextlib.ExitStack
+) -> Cleaner:
+    cleaner = Cleaner(journal, cache, mailbox.post)
+    closing.callback(cleaner.close)
+    return cleaner
+
+
+def _open_alerts(config: Config, log: Log, closing: contextlib.ExitStack) -> AlertTeller:
+    seconds = config.alerts.timeout_seconds
+    alerts = AlertTeller(config.alert_command, config.alert_webhook, seconds, log.line)
+    closing.callback(alerts.close, min(seconds, ALERT_PATIENCE_SECONDS))
+    return alerts
 
 
 def _open_parts(

@@ -75,6 +75,7 @@ OWNERS: dict[str, tuple[tuple[str, ...], str]] = {
     "subprocess": (
         (
             "supervisor/cli/",
+            "supervisor/mechanism/alerts.py",
             "supervisor/mechanism/parts.py",
             "workers/operations/trespass.py",
         ),  # the last tries whether the sandbox stops it

@@ -13,6 +13,7 @@ from protocol import sockets
 from protocol.errors import Fault
 from protocol.messages import AnyAnswer, CacheReport, Decision, MemoryReport, Problem, Status, Store
 from protocol.paths import describe
+from supervisor.mechanism.alerts import AlertTeller
 from supervisor.mechanism.cache import CacheThread
 from supervisor.mechanism.cache.verbs import report as verb_report
 from supervisor.mechanism.chores import Chores
@@ -64,6 +65,7 @@ class Hands:
         parts: PartProcesses,
         history: HistoryFile,
         cleaner: Cleaner,
+        alerts: AlertTeller,
         state_directory: str,
         state_token: str,
         turns: TurnTimes,
@@ -81,6 +83,7 @@ class Hands:
         self._parts = parts
         self._history = history
         self._cleaner = cleaner
+        self._alerts = alerts
         self._state_directory = state_directory
         self._state_token = state_token
         self._reconfigurer = reconfigurer
@@ -216,6 +219,8 @@ class Hands:
                 self._chores.submit(give_back)
             case c.CleanUp():
                 self._cleaner.start(command)
+            case c.TellAlert():
+                self._alerts.tell(command)
             case c.KeepProtection():
                 stops = command.stops
                 self._chores.submit(lambda: write_note(self._state_directory, stops))

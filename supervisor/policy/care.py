@@ -238,6 +238,8 @@ def _care_for_whole(state: PoolState, now: float) -> list[Command]:
                 kind="level",
                 message=f"memory level {before.word} -> {state.level.word}: {state.levels.reason}",
                 figures={
+                    "level": int(state.level),
+                    "falling": state.level < before,
                     "used_bytes": state.used_bytes,
                     "budget_bytes": state.budget_bytes,
                     "available_bytes": state.available_bytes,

@@ -275,3 +275,12 @@ class StopLoop(Command, frozen=True, kw_only=True):
     """All is done: leave the loop with this exit code."""
 
     exit_code: int
+
+
+class TellAlert(Command, frozen=True, kw_only=True):
+    """Tell an alert to the command and the webhook of the settings. `at` is seconds since the epoch. Not answered."""
+
+    alert: str
+    emergency: bool
+    note: Note
+    at: float

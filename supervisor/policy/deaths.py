@@ -105,7 +105,7 @@ def on_exited(state: PoolState, event: WorkerExited, now: float) -> list[Command
     lease = state.lease_of(worker)
     if lease is not None:
         commands += _lose_lease(state, slot, worker, lease, death, event, now)
-    _count_death(state, slot, worker, death, event, now)
+    commands += _count_death(state, slot, worker, death, event, now)
     memory_leases.forget_worker(state, slot.index)
     slot.worker = None
     slot.growth.forget()
@@ -133,17 +133,19 @@ def _note_death(slot: Slot, worker: Worker, death: Death, event: WorkerExited) -
     )
 
 
-def _count_death(state: PoolState, slot: Slot, worker: Worker, death: Death, event: WorkerExited, now: float) -> None:
+def _count_death(
+    state: PoolState, slot: Slot, worker: Worker, death: Death, event: WorkerExited, now: float
+) -> list[Command]:
     batch = state.queue.batches.get(slot.last_batch or "")
     if batch is not None and event.oom_kills:
         batch.oom_kills += event.oom_kills
     slot.last_death = LastDeath(cause=death.cause, at=state.epoch(now))
     if not slot.wanted:
         slot.start_at = None
-        return
+        return []
     if death.cause in PLANNED:
         slot.start_at = now
-        return
+        return []
     slot.restarts += 1
     state.totals["restarts"] += 1
     state.tallies.died(death.cause)
@@ -154,6 +156,10 @@ def _count_death(state: PoolState, slot: Slot, worker: Worker, death: Death, eve
     delay = 0.0 if outside else slot.restarting.died(now, worker.items_done, state.random)
     slot.start_at = now + delay
     slot.note = f"restarts in {delay:.1f} s after dying early: {death.cause}" if delay else None
+    if not delay:
+        return []
+    figures: dict[str, object] = {"delay_seconds": delay, "cause": death.cause}
+    return [Note(kind="restart_loop", slot=slot.index, message=f"worker {slot.index} {slot.note}", figures=figures)]
 
 
 def _lose_lease(

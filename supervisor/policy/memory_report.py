@@ -46,7 +46,7 @@ def memory_report(state: PoolState, request_id: int | str, now: float) -> m.Memo
         ],
         memory_leases=memory_leases(state),
         models=models(state),
-        cleanups=[],
+        cleanups=list(state.cleanups.history),
         trend=[],
         leaks=[],
         collection=[],

@@ -86,7 +86,12 @@ def on_exited(state: PoolState, event: PartExited, now: float) -> list[Command]:
         Note(
             kind="part_died",
             message=f"{part.plan.name} ended ({how}); it starts again in {delay:.1f} s",
-            figures={"part": part.plan.name, "exit_code": event.exit_code, "lived_seconds": round(lived, 3)},
+            figures={
+                "part": part.plan.name,
+                "exit_code": event.exit_code,
+                "delay_seconds": delay,
+                "lived_seconds": round(lived, 3),
+            },
         )
     ]
 

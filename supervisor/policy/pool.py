@@ -13,6 +13,7 @@ from typing import assert_never
 
 from protocol.messages import ChangeSettings, Counts
 from supervisor.policy import (
+    alerts,
     caching,
     care,
     cleanup,
@@ -82,6 +83,7 @@ class Pool:
         if now >= state.sample_at:
             state.sample_at = now + state.settings.watch.interval_idle_seconds
             commands.append(TakeSample())
+        commands += alerts.watch(state, commands, now)
         return commands + historian.keep(state, commands, now)
 
     def next_deadline(self) -> float | None:

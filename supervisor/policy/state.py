@@ -7,6 +7,7 @@ import msgspec
 
 from protocol.messages import LastDeath, Recipe, Totals
 from protocol.paths import item_path
+from supervisor.policy.alert_book import Alerts
 from supervisor.policy.batch_size import BatchSize
 from supervisor.policy.cache.keys import CacheStep
 from supervisor.policy.cleanup_settings import AlertSettings, CleanupSettings
@@ -140,6 +141,7 @@ class PoolState:
         ]
         self.parts: dict[str, Part] = make(settings.parts)
         self.cleanups = make_cleanups(settings.cleanup.history_count)
+        self.alerts = Alerts()
         self.protection = Protection(enabled=settings.protection, stops=list(settings.protection_stops))
         self.leases: dict[int, Lease] = {}
         self.lease_number = 0

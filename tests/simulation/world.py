@@ -307,7 +307,7 @@ class World:
                 self._signal(command)
             case c.BuryWorker() | c.GiveBackMemory() | c.TrimCache() | c.KeepHistory():
                 pass
-            case c.CleanUp() | c.KeepProtection():
+            case c.CleanUp() | c.KeepProtection() | c.TellAlert():
                 pass
             case LookUpItems() | StoreItems():
                 self._ask_cache(command)
