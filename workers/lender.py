@@ -114,7 +114,7 @@ class SupervisorLender:
             )
         )
 
-    def model_unloaded(self, number: int, name: str, reason: str) -> None:
+    def model_unloaded(self, number: int, name: str, freed_bytes: int, reason: str) -> None:
         """Tells that a model and its lease are gone."""
         self._send(
             ModelUnloaded(
@@ -122,6 +122,7 @@ class SupervisorLender:
                 incarnation=self._start.incarnation,
                 number=number,
                 name=name[:PURPOSE_CHARACTERS],
+                bytes=freed_bytes,
                 reason=reason[:PURPOSE_CHARACTERS],
             )
         )

@@ -18,6 +18,8 @@ from typing import NamedTuple, Protocol
 
 from workers.errors import NoMemory
 
+_USED_SHARE = 0.9
+"""So much of an item's allowance is lent out: at its very end the worker would be recycled."""
 EVERYTHING_BYTES = 1 << 46
 """More than anybody has: what a lender without a bound grants."""
 
@@ -50,7 +52,7 @@ class Lender(Protocol):
     def model_loaded(self, number: int, name: str, size_bytes: int, uses: int, within_bytes: int = 0) -> None:
         """Tells what a model was measured to take, or how often it was used. `within_bytes` of it were the item's."""
 
-    def model_unloaded(self, number: int, name: str, reason: str) -> None:
+    def model_unloaded(self, number: int, name: str, freed_bytes: int, reason: str) -> None:
         """Tells that a model and its lease are gone."""
 
 
@@ -89,7 +91,7 @@ class Bounded:
         if number in self.out:
             self.out[number] = size_bytes
 
-    def model_unloaded(self, number: int, name: str, reason: str) -> None:
+    def model_unloaded(self, number: int, name: str, freed_bytes: int, reason: str) -> None:
         """Its lease is gone."""
         self.out.pop(number, None)
 
@@ -130,7 +132,7 @@ class Leases:
 
     def begin(self, item: int, allowance_bytes: int) -> None:
         """An item begins that may take so much beside its decoded picture."""
-        self._item, self._allowance = item, max(0, allowance_bytes - self._standing)
+        self._item, self._allowance = item, max(0, int(allowance_bytes * _USED_SHARE) - self._standing)
         self.asked = False
 
     def holds_picture(self, size_bytes: int) -> None:

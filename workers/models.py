@@ -20,9 +20,8 @@ from workers.memory_lease import Lease, Leases
 
 T = TypeVar("T")
 
-MODERATE_IDLE_SECONDS = 10.0
-"""At moderate pressure a model goes that was not used for so long: another batch is at work. Loading one takes less
-than a second."""
+MODERATE_IDLE_SECONDS = 30.0
+"""At moderate pressure a model goes that was not used for so long: another batch is at work."""
 TELL_SECONDS = 1.0
 """How often a model is used is told at most so often."""
 
@@ -49,6 +48,7 @@ class Models:
         self._leases, self._idle_seconds, self._clock = leases, idle_seconds, clock
         self._memory = memory if memory is not None else OwnMemory()
         self._models: dict[str, _Model] = {}
+        self._in_use: set[str] = set()
         self._told_at = 0.0
         self._subscription: pressure.Subscription | None = None
 
@@ -63,6 +63,7 @@ class Models:
         `expected_bytes` is what loading it may take. Raises MachineTrouble where there is no room now, Verdict where
         there never is, and what `load` raises.
         """
+        self._in_use.add(name)
         model = self._models.get(name)
         if model is not None:
             model.used_at = self._clock()
@@ -92,11 +93,12 @@ class Models:
         model = self._models.pop(name, None)
         if model is None:
             return
-        lease = model.lease
+        lease, before = model.lease, self._memory.rss_bytes()
         del model
         gc.collect()
         self._memory.trim_malloc()
-        self._leases.lender.model_unloaded(lease.number or 0, name, reason)
+        freed = max(0, before - self._memory.rss_bytes())
+        self._leases.lender.model_unloaded(lease.number or 0, name, freed, reason)
         self._leases.give_back(lease)
 
     def close(self) -> None:
@@ -106,6 +108,14 @@ class Models:
         if self._subscription is not None:
             self._subscription.unsubscribe()
             self._subscription = None
+
+    def item_over(self) -> None:
+        """An item ended: what it used was in use until now, however long it took."""
+        now = self._clock()
+        for name in self._in_use:
+            if name in self._models:
+                self._models[name].used_at = now
+        self._in_use.clear()
 
     def upkeep(self, now: float) -> None:
         """Between items: unloads what nobody used for long, tells how often the others were."""

@@ -210,12 +210,12 @@ def _run(recipe: CompiledRecipe, job: Job, context: Context, item: _Item) -> boo
         )
     source = None
     decoding = 0.0
+    context.leases.begin(job.item, job.memory_bytes)
     try:
         if recipe.reads != "name":
             source = item.source = Source(job.path, shown, context.limits, context.heard.say, strict=job.strict)
             side, beside = recipe.side(source.header), recipe.beside(source.header)
             item.needs_bytes = source.admit(side, beside, job.memory_bytes, job.factors)
-            context.leases.begin(job.item, job.memory_bytes)
             context.leases.note(item.needs_bytes, "decode")
             decoding = time.perf_counter()
             if context.hash_content:
@@ -251,6 +251,7 @@ def _run(recipe: CompiledRecipe, job: Job, context: Context, item: _Item) -> boo
         if source is not None:
             source.close()
         context.leases.end()
+        context.models.item_over()
     return False
 
 

@@ -100,6 +100,7 @@ class Trial:
 
     def close(self) -> None:
         """Deletes what it wrote."""
+        self._context.models.close()
         self._directory.cleanup()
         tempfile.tempdir = None
         if self._environment is None:

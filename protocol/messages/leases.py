@@ -72,12 +72,13 @@ class ModelLoaded(FromWorker, frozen=True, kw_only=True):
 
 
 class ModelUnloaded(FromWorker, frozen=True, kw_only=True):
-    """A model is gone, and its lease with it."""
+    """A model is gone, and its lease with it; `bytes` came back: less than it took, for its libraries stay."""
 
     slot: int
     incarnation: int
     number: Number
     name: Purpose
+    bytes: Number = 0
     reason: Purpose = ""
 
 

@@ -120,10 +120,12 @@ def on_model_gone(state: PoolState, worker: Worker, said: m.ModelUnloaded) -> li
         return []
     del book.models[worker.slot, said.name]
     if model.in_baseline:
-        worker.baseline_bytes = max(1, worker.baseline_bytes - model.bytes)
+        worker.baseline_bytes = max(1, worker.baseline_bytes - min(said.bytes, model.bytes))
     because = f" ({said.reason})" if said.reason else ""
-    message = f"worker {worker.slot} unloaded the model {said.name}, {human(model.bytes)}{because}"
-    return [Note(kind="model_unloaded", slot=worker.slot, message=message, figures={"bytes": model.bytes})]
+    freed = f"{human(said.bytes)} came back of {human(model.bytes)}{because}"
+    message = f"worker {worker.slot} unloaded the model {said.name}: {freed}"
+    figures: dict[str, object] = {"bytes": model.bytes, "freed_bytes": said.bytes}
+    return [Note(kind="model_unloaded", slot=worker.slot, message=message, figures=figures)]
 
 
 def baseline_known(state: PoolState, worker: Worker) -> None:

@@ -92,7 +92,9 @@ def _must_be_sizes(message: AnyFromWorker) -> None:
             figures = [message.before_bytes, message.after_bytes]
         case m.RequestMemory() | m.ModelLoaded():
             figures = [message.bytes, message.within_bytes]
-        case m.ReleaseMemory() | m.RenewMemory() | m.ModelUnloaded():
+        case m.ModelUnloaded():
+            figures = [message.bytes]
+        case m.ReleaseMemory() | m.RenewMemory():
             return
         case _:
             memory = message.memory

@@ -214,14 +214,16 @@ class PoolState:
         worker = slot.worker
         assert worker is not None
         lease = self.leases.get(worker.lease) if worker.lease is not None else None
+        leased = self.memory_leases.reserved_bytes()
         return worker_limits(
             baseline_bytes=worker.baseline_bytes + self.memory_leases.reserved_bytes(slot.index),
             budget_bytes=self.budget_bytes,
-            own_bytes=self.own_bytes + self.memory_leases.reserved_bytes(),
+            own_bytes=self.own_bytes + leased,
             baselines_of_all=self.baselines(),
             workers=len(self.slots),
             settings=self.settings.watch,
-            reserved_bytes=lease.reserved_bytes if lease is not None and lease.large else 0,
+            # A memory lease granted meanwhile makes everybody's share smaller, never what an item was promised.
+            reserved_bytes=lease.reserved_bytes if lease is not None and (lease.large or leased) else 0,
             widening=self.widenings.of(slot.index, self.recipe_of(slot)),
         )
 

@@ -183,9 +183,9 @@ def test_a_model_in_the_measured_baseline_needs_no_reservation() -> None:
     loaded(told, 0, 1, 40, uses=9)
     assert [(model.uses, model.bytes) for model in models(told.pool.state)] == [(9, 40 * MB)]
     incarnation = told.worker(0).incarnation
-    told.say(0, m.ModelUnloaded(slot=0, incarnation=incarnation, number=1, name="x", reason="idle"))
-    assert told.worker(0).baseline_bytes == 60 * MB and models(told.pool.state) == []
-    assert told.notes("model_unloaded")[0].message == "worker 0 unloaded the model x, 38 MB (idle)"
+    told.say(0, m.ModelUnloaded(slot=0, incarnation=incarnation, number=1, name="x", bytes=25 * MB, reason="idle"))
+    assert told.worker(0).baseline_bytes == 75 * MB and models(told.pool.state) == []
+    assert told.notes("model_unloaded")[0].message == "worker 0 unloaded the model x: 24 MB came back of 38 MB (idle)"
 
 
 def test_a_client_leases_renews_tracks_and_gives_back() -> None:

@@ -231,8 +231,8 @@ class Worker:
         elif self.leased and random.random() < 0.2:
             self._say(m.RenewMemory(**who, numbers=list(self.leased)))
         elif self.leased and random.random() < 0.2:
-            number, _ = self.leased.popitem()
-            self._say(m.ModelUnloaded(**who, number=number, name=random.choice("ab")))
+            number, size = self.leased.popitem()
+            self._say(m.ModelUnloaded(**who, number=number, name=random.choice("ab"), bytes=size))
         elif random.random() < 0.25:
             self.asked += 1
             size = random.choice([0, 1, 1, 1]) * random.randint(1, 90) * MB

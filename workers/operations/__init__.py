@@ -40,6 +40,7 @@ MODULES: dict[str, str] = {
     "thumbhash": "workers.operations.thumbhash",
     "thumbnail": "workers.operations.thumbnail",
     "misbehave.allocate": "workers.operations.misbehave",
+    "misbehave.borrow": "workers.operations.misbehave",
     "misbehave.crash": "workers.operations.misbehave",
     "misbehave.error": "workers.operations.misbehave",
     "misbehave.exit": "workers.operations.misbehave",

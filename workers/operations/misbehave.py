@@ -72,6 +72,14 @@ class Fragment(Misbehaviour, frozen=True, kw_only=True):
     bytes: int = 20_000_000
 
 
+class Borrow(Misbehaviour, frozen=True, kw_only=True):
+    """`bytes` are asked for, `at_least` must be had, and as many are taken as were granted, for `seconds`."""
+
+    bytes: int = 100_000_000
+    at_least: int = 0
+    seconds: float = 0.0
+
+
 class Raise(Misbehaviour, frozen=True, kw_only=True):
     """`message`: of the unexpected exception."""
 
@@ -148,6 +156,16 @@ def _ignore_terminate(work: Work, parameters: Hang) -> None:
         _hang(work, parameters)
 
 
+def _borrow(work: Work, parameters: Borrow) -> dict[str, int] | None:
+    if not _strikes(work, parameters):
+        return None
+    with work.memory(parameters.bytes, at_least=parameters.at_least, purpose="test") as lease:
+        taken = bytearray(lease.bytes)
+        taken[::4096] = b"x" * len(taken[::4096])
+        time.sleep(parameters.seconds)
+        return {"bytes": lease.bytes}
+
+
 def _error(work: Work, parameters: Raise) -> None:
     if _strikes(work, parameters):
         raise RuntimeError(parameters.message)
@@ -186,5 +204,6 @@ OPERATIONS = (
         name="misbehave.ignore_terminate", version=1, reads="name", run=_ignore_terminate, parameters=Hang,
         check=_check_positive,
     ),
+    Operation(name="misbehave.borrow", version=1, reads="name", run=_borrow, parameters=Borrow, check=_check_positive),
     Operation(name="misbehave.error", version=1, reads="name", run=_error, parameters=Raise),
 )  # fmt: skip
