@@ -27,7 +27,7 @@ def groups_by_vectors(
         raise MachineError("--by vector needs numpy: install the extra, pip install 'gallery-supervisor[embed]'")
     state = client_settings(arguments).state_directory
     try:
-        with Shelf(state) as shelf:
+        with Shelf(state, arguments.vectors) as shelf:
             _take_in(answerer, shelf)
             wanted = _wanted(answerer, asked)
             groups: list[Group] = []
@@ -79,7 +79,7 @@ def _groups(
         return farthest(matrix, rows[ordered[0].path], [rows[each.path] for each in ordered])
 
     groups = []
-    for places in group_vectors(matrix, order, limit):
+    for places in group_vectors(matrix, order, limit, store.let_go):
         chosen = [entries[order[place]] for place in places]
         there = seen([Picture(path=each.path, width=each.width, height=each.height) for each in chosen])
         if len(there) > 1:

@@ -78,6 +78,20 @@ def test_the_shelf_keeps_models_apart_and_passes_over_what_is_no_vector(tmp_path
 
 
 @needs_numpy
+def test_each_kind_is_read_by_itself(tmp_path: Path) -> None:
+    with Shelf(os.fspath(tmp_path)) as shelf:
+        shelf.add([(MODEL, Entry("/a"), vector(1, 0.5))])
+        shelf.finish(41)
+    with Shelf(os.fspath(tmp_path), "int8") as shelf:
+        assert (shelf.read_up_to, shelf.stores) == (0, [])
+        shelf.add([(MODEL, Entry("/a"), vector(1, 0.5))])
+        shelf.finish(41)
+        assert shelf.stores[0].matrix().tolist() == [[127, 64]]
+    with Shelf(os.fspath(tmp_path)) as shelf:
+        assert (shelf.read_up_to, shelf.stores[0].kind) == (41, "float16")
+
+
+@needs_numpy
 def test_replaced_rows_are_written_anew_when_they_are_most(tmp_path: Path) -> None:
     store = VectorStore(os.fspath(tmp_path), MODEL, 2)
     for number in range(3):
@@ -88,12 +102,36 @@ def test_replaced_rows_are_written_anew_when_they_are_most(tmp_path: Path) -> No
 
 
 @needs_numpy
+@pytest.mark.parametrize("limit", [0.02, 0.05, 0.3])
+def test_groups_by_bounds_are_those_of_whole_vectors(limit: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With few directions of many, which is what large galleries are searched by."""
+    import numpy
+
+    from supervisor.mechanism.vectors import search
+
+    monkeypatch.setattr(search, "ROWS", 128)
+    monkeypatch.setattr(search, "SAMPLE_ROWS", 256)
+    chance = numpy.random.default_rng(3)
+    rows = chance.standard_normal((1500, 96)) * (1 / numpy.arange(1, 97) ** 0.5)
+    rows[1000:] = rows[chance.integers(0, 1000, 500)] + chance.standard_normal((500, 96)) * 0.05
+    rows[700] = 0
+    matrix = rows.astype("float16")
+    unit = matrix.astype("float64")
+    unit /= numpy.maximum(numpy.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
+    expected = Groups(1500)
+    for one, other in numpy.argwhere(numpy.triu(unit @ unit.T, 1) >= 1 - limit).tolist():
+        expected.unite(one, other)
+    chosen = search._Search(matrix, numpy.arange(1500), 1 - limit, lambda: None)._directions()
+    assert limit > 0.1 or 0 < chosen.shape[1] < 96, "bounds are what is tried here"
+    assert group_vectors(matrix, range(1500), limit) == expected.several()
+
+
+@needs_numpy
 @pytest.mark.parametrize("kind", ["float16", "int8"])
 def test_groups_are_those_of_all_pairs(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from supervisor.mechanism.vectors import search
 
     monkeypatch.setattr(search, "ROWS", 64)
-    monkeypatch.setattr(search, "COLUMNS", 64)
     source = random.Random(5)
     centres = [[source.gauss(0, 1) for _ in range(16)] for _ in range(40)]
     rows = [[each + source.gauss(0, 0.12) for each in source.choice(centres)] for _ in range(300)]

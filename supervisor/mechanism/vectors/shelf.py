@@ -43,10 +43,15 @@ class Shelf:
     def read_up_to(self) -> int:
         """The number of settling up to which results were read; 0 at first."""
         try:
-            with open(os.path.join(self._directory, _READ), encoding="ascii") as file:
+            with open(self._read_path, encoding="ascii") as file:
                 return int(file.read())
         except (FileNotFoundError, ValueError):
             return 0
+
+    @property
+    def _read_path(self) -> str:
+        """Each kind is read by itself: whoever changes the kind loses nothing."""
+        return os.path.join(self._directory, _READ if self._kind == "float16" else f"{_READ}.{self._kind}")
 
     @property
     def stores(self) -> list[VectorStore]:
@@ -77,7 +82,7 @@ class Shelf:
         """Says that all results up to that number were added; writes stores anew where that is due. Raises OSError."""
         for store in self.stores:
             store.compact()
-        path = os.path.join(self._directory, _READ)
+        path = self._read_path
         with open(f"{path}.new", "w", encoding="ascii") as file:
             file.write(str(read_up_to))
         os.replace(f"{path}.new", path)

@@ -73,6 +73,11 @@ class VectorStore:
             self._matrix = numpy.frombuffer(self._map, self.kind).reshape(rows, self.dimensions)
         return self._matrix
 
+    def let_go(self) -> None:
+        """Gives the pages of the array back that were read; it stays, and what is looked at again is read again."""
+        if self._map is not None:
+            self._map.madvise(mmap.MADV_DONTNEED)
+
     def drop(self) -> None:
         """Gives all memory back; what is asked for next is read again. Arrays that callers hold stay whole."""
         self._entries = self._matrix = None
