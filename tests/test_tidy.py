@@ -71,6 +71,10 @@ OWNERS: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "onnxruntime": (("workers/onnx.py",), "it is an extra: models are run by workers.onnx"),
     "cv2": (("workers/text.py",), "it comes with the extra ocr; images are decoded by workers.images alone"),
+    "matplotlib": (
+        ("supervisor/cli/history_plot.py",),
+        "it is an extra: pictures of memory are drawn by supervisor.cli.history_plot",
+    ),
     "logging": (("workers/heard.py",), "say it with a Note (policy) or supervisor.mechanism.log"),
     "subprocess": (
         (

@@ -136,6 +136,15 @@ _mallinfo2 = _libc_function("mallinfo2", _Mallinfo2)
 _malloc_trim = _libc_function("malloc_trim", ctypes.c_int)
 
 
+def handed_out_bytes() -> int:
+    """Returns what the C library has handed out (mapped blocks included) and not got back; 0 elsewhere than on
+    glibc."""
+    if _mallinfo2 is None:
+        return 0
+    found = _mallinfo2()
+    return int(found.uordblks + found.hblkhd)
+
+
 _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
 _MAPPED_FROM_BYTES = 128 * 1024
 

@@ -26,6 +26,7 @@ from protocol.messages import ItemError, ItemReport, Weighed
 from workers.cleanup import CleanupRegistry
 from workers.errors import Deferred, MachineTrouble, NoMemory, Verdict
 from workers.heard import Heard
+from workers.held import HeldMeter
 from workers.making import Making
 from workers.memory_lease import Lease, Leases
 from workers.models import Models
@@ -109,6 +110,7 @@ class Context:
         self.hash_content = hash_content
         self.temp_directory = temp_directory
         self.heard = Heard()
+        self.held = HeldMeter()
         self.scratch = scratch if scratch is not None else Scratch(temp_directory, cleanup)
         self.leases = leases if leases is not None else Leases()
         self.models = models if models is not None else Models(self.leases)
@@ -125,6 +127,8 @@ class _Item:
     def __init__(self) -> None:
         self.size_bytes = self.mtime_ns = self.needs_bytes = 0
         self.content_hash = ""
+        self.held: list[int] | None = None
+        """What was held at its joints; None: not measured."""
         self.source: Source | None = None
         self.making: Making | None = None
         self.values: dict[str, Any] = {}
@@ -140,6 +144,8 @@ def perform(recipe: CompiledRecipe, job: Job, context: Context) -> ItemReport:
     context.peak.reset()
     held = context.peak.read()
     item = _Item()
+    if context.held.begin(started):
+        item.held = [context.held.read()]
     error: ItemError | None = None
     needs = 0
     with context.heard as heard:
@@ -163,6 +169,8 @@ def perform(recipe: CompiledRecipe, job: Job, context: Context) -> ItemReport:
             outcome, error = "failed", ItemError(kind="crash", message=_bug(recipe, job, context, bug))
             if isinstance(bug, OSError) and bug.errno in _NO_ROOM:
                 outcome, error = "machine", ItemError(kind="io", message=_no_room(context))
+    if item.held is not None:
+        context.held.end()
     return ItemReport(
         id=job.item,
         outcome=outcome,
@@ -181,6 +189,7 @@ def perform(recipe: CompiledRecipe, job: Job, context: Context) -> ItemReport:
         made=item.making.told([said for said in heard.said if said != CHANGED]) if item.making is not None else None,
         # What an item took under memory leases says nothing of its image.
         weighed=_weighed(item.source, held) if not context.leases.asked else None,
+        held=item.held if item.held is not None and outcome == "done" else [],
     )
 
 
@@ -229,6 +238,8 @@ def _run(recipe: CompiledRecipe, job: Job, context: Context, item: _Item) -> boo
         item.work = Work(os.path.basename(job.path), source, item.publisher, context.heard.say, context.scratch)
         item.work.path = job.path
         item.work.leases, item.work.models = context.leases, context.models
+        if item.held is not None:
+            item.held.append(context.held.read())
         for number, step in enumerate(recipe.steps):
             context.recorder.step(number)
             item.work.begin(step.operation.name)
@@ -237,6 +248,8 @@ def _run(recipe: CompiledRecipe, job: Job, context: Context, item: _Item) -> boo
                 values = step.operation.run(item.work, step.parameters)
             finally:
                 item.work.end()
+            if item.held is not None:
+                item.held.append(context.held.read())
             if values:
                 item.values.setdefault(step.operation.name, {}).update(values)
             if not item.work.keep:

@@ -31,7 +31,7 @@ AnyRequest = (
     | EmergencyCleanup | EmergencyCollect | EmergencyStatusRequest | EmergencyReset | EmergencyProtection
     | AskCache | RecycleWorker | Stop | MemoryRequest
     | LeaseMemory | RenewMemoryLease | EndMemoryLease
-    | History
+    | History | LeaksRequest
     | ChangeSettings
 )  # fmt: skip
 AnyAnswer = (
@@ -40,7 +40,7 @@ AnyAnswer = (
     | Status | Decisions | QuarantineEntries | TempUsage | TempReport | CacheReport
     | MemoryReport
     | MemoryLeased
-    | HistoryPage
+    | HistoryPage | LeaksReport
     | SettingsReport
     | CleanupReport | EmergencyStatus
 )  # fmt: skip

@@ -109,6 +109,8 @@ class ItemReport(Part, frozen=True, kw_only=True, omit_defaults=True):
     """SHA-256 of the input as it was read, in hexadecimal; empty unless the worker was told to hash."""
     made: ItemMade | None = None
     """For the cache; None where it was not asked for, or the image changed while it was worked on."""
+    held: list[int] = []
+    """What the worker held before the item, once it was read, and after each step; empty where not measured."""
     weighed: Weighed | None = None
     """None where no peak was predicted or measured."""
 

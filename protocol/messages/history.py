@@ -1,4 +1,4 @@
-"""How memory went over time: the answer to `history`.
+"""How memory went over time, and what was found in it: the answers to `history` and `leaks`.
 
 A page is made of columns, not of rows: one list a figure, all of the same length as `at`, so that an hour of four
 workers is some 100 KB and a picture is drawn from it as it is. Sizes are bytes, dates seconds since the epoch. A
@@ -11,6 +11,7 @@ import msgspec
 
 from protocol.messages.answers import Answer
 from protocol.messages.base import Number, Part
+from protocol.messages.memory import Collection, Leak, Trend
 from protocol.messages.requests import Request
 
 HISTORY_ROWS_AT_MOST = 5_000
@@ -69,3 +70,17 @@ class HistoryPage(Answer, frozen=True, kw_only=True):
     levels: list[str]
     workers: list[WorkerHistory]
     marks: list[Mark]
+
+
+class LeaksRequest(Request, frozen=True, kw_only=True):
+    """Asks what grows. Answer: `LeaksReport`."""
+
+
+class LeaksReport(Answer, frozen=True, kw_only=True):
+    """Leaks that were found, where the figures are heading, and what giving memory back has given."""
+
+    leaks: list[Leak]
+    trends: list[Trend]
+    collection: list[Collection]
+    items_watched: int
+    """Item boundaries that were looked at since the start."""

@@ -45,6 +45,8 @@ VERBS = {
     "emergency": ("emergency", "clean-ups by hand: cleanup, gc, status, reset, protection"),
     "why": ("why", "the decisions about a worker or an image, with their figures"),
     "events": ("why", "the last decisions; --follow for those to come"),
+    "leaks": ("leaks", "what grows: operations, workers; where memory is heading; what trimming gives"),
+    "history": ("history", "memory over time, also as a picture"),
     "quarantine": ("quarantine", "images that killed their workers"),
     "temp": ("temp", "the workers' temp files: stats, reap"),
     "cache": ("cache", "results kept by content: stats, trim, clear, verify, policy"),

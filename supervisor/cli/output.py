@@ -6,6 +6,9 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import msgspec
+
+from protocol.messages import Answer
 from protocol.paths import describe, from_token, is_plain
 
 
@@ -16,6 +19,14 @@ def print_json(value: object) -> None:
     sys.stdout.flush()
     sys.stdout.buffer.write(orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE))
     sys.stdout.buffer.flush()
+
+
+def bare(answer: Answer) -> dict[str, Any]:
+    """Returns an answer as JSON, without its envelope."""
+    row: dict[str, Any] = msgspec.to_builtins(answer)
+    for envelope in ("type", "v", "id"):
+        row.pop(envelope, None)
+    return row
 
 
 def say(text: str) -> None:

@@ -8,7 +8,7 @@ whole, the level and at most one victim; at last, when to look again. The judgin
 from typing import Literal, assert_never
 
 from protocol.messages import Shrink, Trim
-from supervisor.policy import historian, parts
+from supervisor.policy import collecting, historian, parts, trend
 from supervisor.policy.commands import Command, Note, TellWorker, TrimCache
 from supervisor.policy.events import Sampled, WorkerSample
 from supervisor.policy.interval import interval_seconds
@@ -65,6 +65,7 @@ def on_sampled(state: PoolState, event: Sampled, now: float) -> list[Command]:
     commands += state.own_watch.look(event.parts, state.settings.watch, bool(state.settings.cache_steps), now)
     commands += parts.on_level(state, now)
     historian.take_in(state, now)
+    commands += trend.take_in(state, now)
     state.sample_at = now + _interval(state)
     return commands
 
@@ -176,6 +177,8 @@ def _widen(state: PoolState, slot: Slot, verdict: Verdict) -> list[Command]:
 def _trim_and_shrink(state: PoolState, slot: Slot, worker: Worker, verdict: Verdict, now: float) -> list[Command]:
     if worker.trimming or now - worker.trimmed_at < TRIM_EVERY_SECONDS or worker.state == "DRAINING":
         return []
+    if collecting.trimming_is_useless(state, slot, worker):
+        return _instead_of_trimming(state, slot, worker, verdict, now)
     worker.trimming = True
     worker.trimmed_at = now
     commands = _shrink(state, slot, verdict.reason, now)
@@ -189,6 +192,17 @@ def _trim_and_shrink(state: PoolState, slot: Slot, worker: Worker, verdict: Verd
         figures={**_figures(verdict), "batch_size": slot.batch_size.size},
     )
     return [note, *commands]
+
+
+def _instead_of_trimming(state: PoolState, slot: Slot, worker: Worker, verdict: Verdict, now: float) -> list[Command]:
+    """A worker that trimming does not make smaller: it shrinks, and is replaced once it is old enough for that."""
+    worker.trimmed_at = now
+    commands = _shrink(state, slot, verdict.reason, now)
+    young = worker.items_done < state.settings.watch.min_items_between_recycles
+    if young or worker.rss_bytes < state.limits(slot).soft_bytes:
+        return commands
+    why = f"{verdict.reason}; trimming it was useless before"
+    return commands + recycle(state, slot, now, "trim_useless", why, _figures(verdict))
 
 
 def _shrink(state: PoolState, slot: Slot, reason: str, now: float) -> list[Command]:

@@ -9,7 +9,7 @@ from typing import Any, assert_never
 
 from protocol import messages as m
 from protocol.errors import GalleryError, Refused, UnknownBatch, UnknownRecipe, UsageError
-from supervisor.policy import emergency, historian, memory_leases, status
+from supervisor.policy import emergency, historian, leaks_report, memory_leases, status
 from supervisor.policy.commands import (
     AskTemp,
     CacheVerb,
@@ -96,6 +96,8 @@ def _answer(state: PoolState, peer: bytes, request: m.AnyRequest, now: float) ->
             return [AskTemp(peer=peer, request=request)]
         case m.History():
             return [Reply(peer=peer, answer=historian.page(state, request, now))]
+        case m.LeaksRequest():
+            return [Reply(peer=peer, answer=leaks_report.report(state, request.id, now))]
         case m.AskCache():
             return [CacheVerb(peer=peer, request=request)]
         case m.RecycleWorker():

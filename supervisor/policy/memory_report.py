@@ -7,13 +7,16 @@ heap). Every store is told with its limit, because a store without one is a leak
 import msgspec
 
 from protocol import messages as m
+from supervisor.policy.collecting import collections
 from supervisor.policy.events import PartSample
+from supervisor.policy.leaks import leaks
 from supervisor.policy.levels import Level
 from supervisor.policy.limits import MAX_REMEMBERED
 from supervisor.policy.memory_leases import memory_leases, models
 from supervisor.policy.prediction.learning import predictions
 from supervisor.policy.state import PoolState, Slot
 from supervisor.policy.status import current_path
+from supervisor.policy.trend import trends
 from supervisor.policy.worker import CURVE_SAMPLES
 
 _ITEM_BYTES = 300
@@ -47,9 +50,9 @@ def memory_report(state: PoolState, request_id: int | str, now: float) -> m.Memo
         memory_leases=memory_leases(state),
         models=models(state),
         cleanups=list(state.cleanups.history),
-        trend=[],
-        leaks=[],
-        collection=[],
+        trend=trends(state, now),
+        leaks=leaks(state),
+        collection=collections(state),
         predictions=predictions(state),
         stores=stores(state),
     )

@@ -9,7 +9,7 @@ from typing import assert_never
 
 from protocol import messages as m
 from protocol.messages import AnyFromWorker, Heartbeat, ItemError, ItemReport, Memory, Ready, Report, Trimmed
-from supervisor.policy import cleanup, memory_leases
+from supervisor.policy import cleanup, collecting, leaks, memory_leases
 from supervisor.policy.commands import ChangeBatch, Command, Note, SettleItems
 from supervisor.policy.confinement import on_machine_error, on_outside
 from supervisor.policy.events import WorkerBabbled, WorkerSaid
@@ -156,6 +156,9 @@ def _on_report(state: PoolState, slot: Slot, worker: Worker, report: Report, now
             case "outside":
                 commands += on_outside(batch, slot, item, said.error)
     learn(state, batch, report.items)
+    steps = [each.operation for each in batch.record.recipe.steps]
+    name = batch.record.recipe.name
+    commands += leaks.on_items(state, slot, worker, name, steps, report.items, report.memory, now)
     worker.progress_at = now
     worker.heap_bytes = report.memory.heap_bytes
     worker.native_bytes = report.memory.native_bytes
@@ -303,12 +306,15 @@ def _end_lease(state: PoolState, slot: Slot, worker: Worker, lease: Lease, batch
     del state.leases[lease.number]
     worker.lease = None
     effect = step(worker, WorkerEvent.SETTLED)
-    return carry_out(state, slot, effect, now) + end_if_complete(state, batch, now)
+    commands = carry_out(state, slot, effect, now)
+    commands += leaks.recycle_early(state, slot, worker, batch.record.recipe.name, now)
+    return commands + end_if_complete(state, batch, now)
 
 
 def _on_trimmed(state: PoolState, slot: Slot, worker: Worker, trimmed: Trimmed, now: float) -> list[Command]:
     worker.trimming = False
     cleanup.on_trimmed(state, slot, trimmed)
+    collecting.on_trimmed(state, slot, worker, trimmed)
     freed = trimmed.before_bytes - trimmed.after_bytes
     excess = trimmed.before_bytes - worker.baseline_bytes - state.memory_leases.reserved_bytes(slot.index)
     figures: dict[str, object] = {

@@ -13,6 +13,7 @@ from supervisor.policy.cache.keys import CacheStep
 from supervisor.policy.cleanup_settings import AlertSettings, CleanupSettings
 from supervisor.policy.cleanup_state import Protection
 from supervisor.policy.cleanup_state import make as make_cleanups
+from supervisor.policy.collected import Collecting
 from supervisor.policy.events import PartSample
 from supervisor.policy.history import DEFAULT_ROWS, History
 from supervisor.policy.interval import Growth
@@ -26,6 +27,7 @@ from supervisor.policy.prediction.model import Predictor
 from supervisor.policy.queue import FETCH_ITEMS, WINDOW_ITEMS, Batch, Queue
 from supervisor.policy.restart import Restarts
 from supervisor.policy.retention import Retention
+from supervisor.policy.steadiness import LeakWatch, TrendWatch
 from supervisor.policy.tallies import Tallies
 from supervisor.policy.watch_settings import WatchSettings
 from supervisor.policy.worker import Worker
@@ -151,6 +153,10 @@ class PoolState:
             "recycles": 0, "restarts": 0, "batch_shrinks": 0, "kills": 0,
         }  # fmt: skip
         self.tallies = Tallies()
+        self.trends = TrendWatch(settings.workers)
+        self.leaks = LeakWatch()
+        self.collecting: dict[int, Collecting] = {}
+        """By slot, of the worker that is in it."""
         self.history = History(settings.workers, settings.history_rows)
         self.levels = Levels(settings.watch)
         self.widenings = Widenings(settings.watch)

@@ -1,0 +1,229 @@
+"""Who grows and does not shrink again.
+
+Workers measure what they hold at the joints of their items (`workers.held`): before the item, once it is read, after
+each step. From one item's beginning to the next one's is what the item left behind; summed over the items of a recipe
+(of all workers, each after its first ones, which load libraries and fill caches) it is a curve that a leak makes rise
+steadily, and that warm-up, saw-teeth and single large images do not (`steadiness.steady`). The operation to blame is
+the one whose own difference, item by item, comes nearest to what the items left behind.
+
+A leak that is sure has a use: a worker that would reach its recycle limit within its next lease is replaced before it,
+at the boundary between two leases, where nothing has to be handed back.
+"""
+
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+from statistics import median
+
+import msgspec
+
+from protocol.messages import ItemReport, Leak, Memory
+from supervisor.policy.commands import Command, Note
+from supervisor.policy.sizes import human
+from supervisor.policy.state import PoolState, Slot
+from supervisor.policy.steadiness import SURE, WINDOW, Grown, RecipeWatch, Steady, WorkerWatch, steady
+from supervisor.policy.stopping import recycle
+from supervisor.policy.worker import Worker
+
+WARM_ITEMS = 5
+"""The first items of a worker load libraries, tables and caches: as many as the baseline takes."""
+RECENT = 60
+MAX_RECIPES, MAX_FOUND = 64, 64
+_EVERY = 2
+STEADY_SHARE = 0.03
+STEADY_BYTES_PER_SECOND = 10_000.0
+STEADY_BYTES = 10_000_000
+STEADY_BYTES_PER_ITEM = 16_384
+"""From the 3 % a sample, 0.01 MB/s and 10 MB of the memory managers this follows; and what an item may leave behind
+in tables that grow with what was seen."""
+LEAST_BYTES = 1_000_000
+"""Less growth than this in the window is nothing to act on: a megabyte of names and counters is no leak."""
+EXPLAINED = 0.5
+_PART_SPENT = 0.5
+READING = "reading"
+"""Blamed where the growth came while the image was opened and decoded, before the first step."""
+
+
+def on_items(
+    state: PoolState, slot: Slot, worker: Worker, recipe: str, steps: Sequence[str], items: Sequence[ItemReport],
+    memory: Memory, now: float,
+) -> list[Command]:  # fmt: skip
+    """Takes in the items of a report; tells leaks that are found, and those that were none."""
+    watch = state.leaks.workers.get(slot.index)
+    if watch is None or watch.incarnation != worker.incarnation:
+        watch = state.leaks.workers[slot.index] = WorkerWatch(incarnation=worker.incarnation)
+    commands: list[Command] = []
+    for item in items:
+        if len(item.held) == len(steps) + 2 and min(item.held) >= 0:
+            commands += _boundary(state, watch, recipe, steps, item.held, now)
+        elif watch.recipe != recipe:
+            watch.held = []
+        watch.since += 1
+        watch.items += 1
+    if items:
+        watch.figures.append((now, memory.rss_bytes, memory.heap_bytes))
+    return commands
+
+
+def _boundary(
+    state: PoolState, watch: WorkerWatch, recipe: str, steps: Sequence[str], held: list[int], now: float
+) -> list[Command]:
+    """A measured item begins: what the one measured before it left behind is known now."""
+    commands: list[Command] = []
+    before, name = watch.held, watch.recipe
+    if before and name is not None and watch.since and watch.items - watch.since >= WARM_ITEMS:
+        known = state.leaks.recipes.get(name)
+        if known is not None:
+            parts = tuple(after - first for first, after in pairwise(before))
+            left = held[0] - before[0]
+            known.grown.append(Grown(now, watch.since, left, held[0], parts))
+            known.samples += 1
+            state.leaks.items += watch.since
+            if known.samples % _EVERY == 0:
+                commands = _judge(state, name, known, now)
+    operations = (READING, *steps)
+    if recipe not in state.leaks.recipes or state.leaks.recipes[recipe].operations != operations:
+        if len(state.leaks.recipes) >= MAX_RECIPES:
+            del state.leaks.recipes[next(iter(state.leaks.recipes))]
+        state.leaks.recipes[recipe] = RecipeWatch(operations=operations)
+    watch.held, watch.recipe, watch.since = held, recipe, 0
+    return commands
+
+
+def _judge(state: PoolState, recipe: str, watch: RecipeWatch, now: float) -> list[Command]:
+    leak = _leak_in(recipe, watch, state.epoch(now))
+    found = state.leaks.found
+    if leak is None:
+        over = [key for key, known in found.items() if key[1] == recipe]
+        for key in over:
+            del found[key]
+        return []
+    key = (leak.subject, recipe)
+    known = found.get(key)
+    if known is None and len(found) >= MAX_FOUND:
+        return []
+    for other in [other for other in found if other[1] == recipe and other != key]:
+        del found[other]
+    found[key] = leak if known is None else msgspec.structs.replace(leak, found_at=known.found_at)
+    if known is not None:
+        return []
+    figures = msgspec.to_builtins(leak)
+    return [Note(kind="leak", message=leak.message, figures={**figures, "recipe": recipe})]
+
+
+def _leak_in(recipe: str, watch: RecipeWatch, at: float) -> Leak | None:
+    """The leak in a recipe, over all that is kept or over the last items alone (one that began lately)."""
+    for window in (list(watch.grown), list(watch.grown)[-RECENT:]):
+        growth = _growth(window)
+        if growth.confidence < SURE or not _matters(window, growth):
+            continue
+        subject, explained = _blame(window, watch.operations)
+        name = subject if subject is not None else f"recipe {recipe}"
+        confidence = growth.confidence * (min(1.0, explained / 0.8) if subject is not None else EXPLAINED)
+        items = sum(grown.items for grown in window)
+        seconds = max(1e-3, window[-1].at - window[0].at)
+        message = (
+            f"{name} leaks: {human(int(growth.slope))} an item stay behind, {human(int(growth.grown))} in {items} "
+            f"items of recipe {recipe} (confidence {confidence:.2f}); workers are replaced before it hurts"
+        )
+        return Leak(
+            subject_kind="operation",
+            subject=name,
+            where="heap",
+            bytes_per_item=round(growth.slope, 1),
+            bytes_per_second=round(growth.grown / seconds, 1),
+            items=items,
+            confidence=round(confidence, 3),
+            found_at=at,
+            message=message,
+        )
+    return None
+
+
+def _growth(window: Sequence[Grown]) -> Steady:
+    counts = accumulate(grown.items for grown in window)
+    sums = accumulate(grown.bytes for grown in window)
+    return steady(list(zip(counts, sums, strict=True)))
+
+
+def _matters(window: Sequence[Grown], growth: Steady) -> bool:
+    """Whether a steady growth is one to act on."""
+    if growth.slope <= 0 or growth.grown < LEAST_BYTES:
+        return False
+    seconds = max(1e-3, window[-1].at - window[0].at)
+    return (
+        growth.slope >= STEADY_BYTES_PER_ITEM
+        or growth.grown >= STEADY_BYTES
+        or growth.slope >= STEADY_SHARE * max(1, window[0].held)
+        or (growth.grown / seconds >= STEADY_BYTES_PER_SECOND and len(window) >= WINDOW)
+    )
+
+
+def _blame(window: Sequence[Grown], operations: Sequence[str]) -> tuple[str | None, float]:
+    """The operation whose own growth is nearest to what the items left behind, and the part of it that it explains."""
+    known = [grown for grown in window if grown.steps and len(grown.steps) == len(operations)]
+    if not known:
+        return (operations[1], 1.0) if len(operations) == 2 else (None, 0.0)
+    scale = median(abs(grown.bytes / grown.items) for grown in known) or 1.0
+    rests = [median(abs(grown.steps[n] - grown.bytes / grown.items) for grown in known) for n in range(len(operations))]
+    best = min(range(len(operations)), key=lambda n: rests[n])
+    explained = 1.0 - rests[best] / scale
+    return (operations[best], explained) if explained >= EXPLAINED else (None, explained)
+
+
+def recycle_early(state: PoolState, slot: Slot, worker: Worker, recipe: str, now: float) -> list[Command]:
+    """Replaces a worker whose next lease would take it to its recycle limit, by a leak that is sure.
+
+    Never a young one, nor one that has used up less than half of its allowance: its successor would come to that
+    within a lease too.
+    """
+    if worker.items_done < state.settings.watch.min_items_between_recycles or not worker.baseline_bytes:
+        return []
+    rates = [leak.bytes_per_item for key, leak in state.leaks.found.items() if key[1] == recipe and _is_sure(leak)]
+    if not rates:
+        return []
+    limits = state.limits(slot)
+    ahead = int(max(rates) * slot.batch_size.size)
+    spent = worker.rss_bytes - limits.baseline_bytes
+    if worker.rss_bytes + ahead < limits.recycle_bytes or spent < _PART_SPENT * limits.item_bytes:
+        return []
+    why = (
+        f"it leaks {human(int(max(rates)))} an item under recipe {recipe}: at {human(worker.rss_bytes)} its next "
+        f"{slot.batch_size.size} items would take it to its recycle limit of {human(limits.recycle_bytes)}"
+    )
+    return recycle(state, slot, now, "leak", why, {"ahead_bytes": ahead, "limit_bytes": limits.recycle_bytes})
+
+
+def _is_sure(leak: Leak) -> bool:
+    return leak.confidence >= SURE
+
+
+def leaks(state: PoolState) -> list[Leak]:
+    """Returns what grows: operations, then workers whose resident memory does."""
+    workers = [_of_worker(state, slot) for slot in state.slots if slot.worker is not None]
+    return [*state.leaks.found.values(), *(leak for leak in workers if leak is not None)]
+
+
+def _of_worker(state: PoolState, slot: Slot) -> Leak | None:
+    watch = state.leaks.workers.get(slot.index)
+    worker = slot.worker
+    if watch is None or worker is None or watch.incarnation != worker.incarnation or watch.items < RECENT:
+        return None
+    figures = list(watch.figures)
+    rss = steady([(at, size) for at, size, _ in figures])
+    if rss.confidence < SURE or rss.slope < STEADY_BYTES_PER_SECOND or rss.grown < STEADY_BYTES:
+        return None
+    heap = steady([(at, size) for at, _, size in figures])
+    per_item = rss.grown / max(1, watch.items)
+    where = "heap" if heap.grown >= rss.grown / 2 else "native"
+    return Leak(
+        subject_kind="worker",
+        subject=f"worker {slot.index}",
+        where=where,
+        bytes_per_item=round(per_item, 1),
+        bytes_per_second=round(rss.slope, 1),
+        items=watch.items,
+        confidence=round(rss.confidence, 3),
+        found_at=state.epoch(figures[-1][0]),
+        message=f"worker {slot.index} grows by {human(int(rss.slope))} a second ({where}), "
+        f"{human(int(rss.grown))} so far (confidence {rss.confidence:.2f})",
+    )
