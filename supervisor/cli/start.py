@@ -29,7 +29,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     config = reading.config(usable_cores())
     if config.http is not None:
-        _check_gateway(*config.http)
+        _check_gateway(*config.http, config.http_roots)
     elsewhere = not config.socket_directory.startswith(config.state_directory + "/")
     if elsewhere:  # the state directory is private as a whole
         _make_private(config.socket_directory)
@@ -49,17 +49,19 @@ def _run(arguments: argparse.Namespace) -> int:
             _remove_if_empty(config.socket_directory)
 
 
-def _check_gateway(host: str, port: int) -> None:
-    """Raises UsageError where the gateway's libraries are not installed, MachineError where its address is taken."""
+def _check_gateway(host: str, port: int, roots: str | None) -> None:
+    """Raises UsageError where the gateway's libraries or directories are not there, MachineError where its address is
+    taken: it would be started again and again and say so in the log."""
     from importlib.util import find_spec
 
-    from supervisor.gateway.address import listen
+    from supervisor.gateway.address import listen, read_roots
 
     missing = [name for name in GATEWAY_NEEDS if find_spec(name) is None]
     if missing:
         raise UsageError(
             f"--http needs {', '.join(missing)}, which the extra 'web' installs: pip install 'gallery-supervisor[web]'"
         )
+    read_roots(roots)
     listen(host, port).close()
 
 

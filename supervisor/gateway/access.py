@@ -22,7 +22,8 @@ from starlette.datastructures import Headers
 from supervisor.gateway.address import is_loopback
 
 COOKIE = "gallery_session"
-OPEN_PATHS = frozenset({"/health", "/ready", "/login"})
+OPEN_PATHS = frozenset({"/", "/health", "/ready", "/login"})
+"""`/` shows the dashboard or the way in."""
 OPEN_PREFIX = "/static/"
 """The pictures and scripts of the pages are the same for everybody."""
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})

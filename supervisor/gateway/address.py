@@ -1,9 +1,11 @@
-"""The address a gateway listens at: opened without any library, so that `start` can say early that it is taken."""
+"""The address a gateway listens at and the directories it may name: checked without any library, so that `start` can
+say early what is wrong with them."""
 
 import ipaddress
+import os
 import socket
 
-from protocol.errors import MachineError
+from protocol.errors import MachineError, UsageError
 from supervisor.values import show_address
 
 
@@ -36,3 +38,12 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def read_roots(text: str | None) -> list[bytes]:
+    """Returns the directories that the setting http_roots names, absolute. Raises UsageError for one that is none."""
+    roots = [os.path.abspath(os.path.expanduser(path)) for path in filter(None, (text or "").split(os.pathsep))]
+    for root in roots:
+        if not os.path.isdir(root):
+            raise UsageError(f"http_roots: {root} is no directory")
+    return [os.fsencode(root) for root in roots]

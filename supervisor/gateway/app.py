@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-from starlette.applications import Starlette
+from starlette.routing import Router
 from starlette.types import ASGIApp
 
 from protocol.client import Client
@@ -26,8 +26,7 @@ def new_app(setup: Setup) -> tuple[ASGIApp, Feed]:
     here = Shared(setup=setup, clients=clients, places=setup.places(), feed=Feed(clients))
 
     @contextlib.asynccontextmanager
-    async def lives(app: Starlette) -> AsyncIterator[None]:
-        app.state.shared = here
+    async def lives(_: object) -> AsyncIterator[None]:
         sweeping = asyncio.get_running_loop().create_task(_sweep_now_and_then(here))
         try:
             yield
@@ -36,8 +35,9 @@ def new_app(setup: Setup) -> tuple[ASGIApp, Feed]:
             here.feed.end()
             clients.close()
 
-    app = Starlette(routes=[*pages.ROUTES, *pool.ROUTES, *batches.ROUTES], lifespan=lives)
-    return Border(app, setup.access, setup.upload_bytes), here.feed
+    # A bare router: Starlette's application would answer errors itself, with pages of its own.
+    routes = [*pages.ROUTES, *pool.ROUTES, *batches.ROUTES]
+    return Border(Router(routes, redirect_slashes=False, lifespan=lives), here), here.feed
 
 
 async def _sweep_now_and_then(here: Shared) -> None:

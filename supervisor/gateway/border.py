@@ -7,7 +7,6 @@ the client would not read it.
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable
 
 import msgspec
 from starlette.datastructures import Headers, MutableHeaders
@@ -17,9 +16,12 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from protocol.errors import BadMessage, GalleryError, NoSupervisor, OutputClash, Refused, UnknownBatch, UsageError
-from supervisor.gateway.access import Access, Refusal
+from supervisor.gateway.access import Refusal
 from supervisor.gateway.places import Outside
+from supervisor.gateway.state import SHARED, Shared
 
+HEAD_BYTES = 16 * 1024
+"""Path, query and headers; browsers send about 1 KB. uvicorn bounds a head that comes in pieces, not a whole one."""
 BODY_BYTES = 4_000_000
 """Of a request that is no upload: a list of 10,000 paths of 255 bytes, with room."""
 BODY_SECONDS = 60.0
@@ -42,12 +44,11 @@ SECURITY = {
 
 
 class Border:
-    """The outermost application. `upload_bytes`: what the body of an upload may have, None: no limit."""
+    """The outermost application; hands what the endpoints share to those of `app`."""
 
-    def __init__(self, app: ASGIApp, access: Access, upload_bytes: int | None) -> None:
+    def __init__(self, app: ASGIApp, here: Shared) -> None:
         self._app = app
-        self._access = access
-        self._upload_bytes = upload_bytes
+        self._here = here
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers a request."""
@@ -55,13 +56,15 @@ class Border:
             await self._app(scope, receive, send)
             return
         guarded = _Guarded(send, scope)
+        scope[SHARED], scope["app"] = self._here, self._app
         headers = Headers(scope=scope)
         try:
-            self._access.check(scope["method"], scope["path"], headers)
+            if _head_bytes(scope) > HEAD_BYTES:
+                raise Refusal(431, "too_large", f"the request's head has more than {HEAD_BYTES:,} bytes")
+            self._here.setup.access.check(scope["method"], scope["path"], headers)
             upload = headers.get("content-type", "").lower().startswith("multipart/form-data")
-            body = _Body(
-                receive, headers, *((self._upload_bytes, UPLOAD_SECONDS) if upload else (BODY_BYTES, BODY_SECONDS))
-            )
+            most, seconds = (self._here.setup.upload_bytes, UPLOAD_SECONDS) if upload else (BODY_BYTES, BODY_SECONDS)
+            body = _Body(receive, headers, most, seconds)
             await self._app(scope, body.receive, guarded.send)
         except ClientDisconnect:
             return
@@ -69,6 +72,11 @@ class Border:
             if guarded.began:
                 raise  # the answer is under way: all that is left is to break it off
             await refusal_of(error)(scope, receive, guarded.send)
+
+
+def _head_bytes(scope: Scope) -> int:
+    headers = sum(len(name) + len(value) for name, value in scope["headers"])
+    return headers + len(scope["raw_path"]) + len(scope["query_string"])
 
 
 class _Guarded:
@@ -152,6 +160,8 @@ def refusal_of(error: Exception) -> Response:
 
 def status_of(error: GalleryError) -> int:
     """Returns the HTTP status of an error by whose fault it is."""
+    if error.code == "unknown":
+        return 404
     match error:
         case UnknownBatch():
             return 404
@@ -163,7 +173,4 @@ def status_of(error: GalleryError) -> int:
             return 503
         case BadMessage():
             return 502
-    return 404 if error.code == "unknown" else 507 if error.fault == "machine" else 500
-
-
-Endpoint = Callable[..., Awaitable[Response]]
+    return 507 if error.fault == "machine" else 500

@@ -14,7 +14,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
-HEAD_SECONDS = 10.0
+HEAD_SECONDS = 5.0
 HEAD_BYTES = 16 * 1024
 """Request line and headers: browsers send about 1 KB."""
 CONNECTIONS = 64

@@ -9,7 +9,7 @@ from protocol.errors import MachineError, UsageError
 from protocol.sockets import is_listening
 from supervisor.config import FRONTEND, Reading
 from supervisor.gateway.access import Access, rules
-from supervisor.gateway.address import is_loopback
+from supervisor.gateway.address import is_loopback, read_roots
 from supervisor.gateway.places import Places
 from supervisor.mechanism.state import StateDirectory
 from supervisor.values import SECRET_CHARACTERS
@@ -75,7 +75,7 @@ def read_setup(reading: Reading) -> Setup:
         port=port,
         folder=folder,
         access=rules(host, token, names),
-        roots=_roots(reading.values["http-roots"]),
+        roots=read_roots(reading.values["http-roots"]),
         upload_bytes=reading.values["http-upload"],
         recipe=reading.values["recipe"],
     )
@@ -105,14 +105,6 @@ def _read_token(path: str) -> str:
     if len(token) < SECRET_CHARACTERS:
         raise MachineError(f"the token {path} is too short to be one; delete it and start again for a new one")
     return token
-
-
-def _roots(text: str | None) -> list[bytes]:
-    roots = [os.path.abspath(os.path.expanduser(path)) for path in filter(None, (text or "").split(os.pathsep))]
-    for root in roots:
-        if not os.path.isdir(root):
-            raise UsageError(f"http_roots: {root} is no directory")
-    return [os.fsencode(root) for root in roots]
 
 
 def _named_socket(named: str | None) -> str | None:

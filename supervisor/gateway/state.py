@@ -12,6 +12,9 @@ from supervisor.gateway.feed import Feed
 from supervisor.gateway.places import Places
 from supervisor.gateway.setup import Setup
 
+SHARED = "gallery.shared"
+"""Where a request's scope has it."""
+
 
 class Shared(msgspec.Struct, frozen=True, kw_only=True):
     """One gateway."""
@@ -24,7 +27,7 @@ class Shared(msgspec.Struct, frozen=True, kw_only=True):
 
 def shared(request: Request) -> Shared:
     """Returns what the endpoints share."""
-    found: Shared = request.app.state.shared
+    found: Shared = request.scope[SHARED]
     return found
 
 

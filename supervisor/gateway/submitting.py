@@ -127,6 +127,8 @@ def _fill(client: Client, submission: Submission, tell: Callable[[str], None], c
         hold=may_clash(submission.sources),
     )  # fmt: skip
     tell(target.name)
+    if wanted.batch is not None and not (known := client.progress(target.name)).open:
+        return BatchClosed(batch=known.batch, items=known.items, ignored=known.ignored)  # submitted before
     try:
         return target.close(_add_all(target, submission, clients))
     except GalleryError:
