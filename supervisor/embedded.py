@@ -40,6 +40,8 @@ from protocol.messages import ItemError, ItemState, Results, ResultsPage
 from protocol.paths import to_token
 from supervisor.cli.own import OwnSupervisor
 from supervisor.config import read
+from supervisor.mechanism.state import StateDirectory
+from supervisor.pressure import PressureCallback, PressureListener, PressureSubscription
 
 PAGE_RESULTS = 200
 """Results asked for at a time: a page that is not full is read again when there is more."""
@@ -122,6 +124,7 @@ class Supervisor:
         """Recipe: (file of the function, its digest)."""
         self._own: OwnSupervisor | None = None
         self._client: Client | None = None
+        self._pressure = PressureListener(self._endpoint)
         self._maps = 0
         """Maps being iterated: a function that is new has to wait for them."""
         try:
@@ -141,6 +144,7 @@ class Supervisor:
 
     def close(self, now: bool = False) -> None:
         """Stops the supervisor, after the files in progress unless `now`; deletes a temporary state. Idempotent."""
+        self._pressure.close()
         self._stop(now)
         if self._temporary is not None:
             self._temporary.cleanup()
@@ -160,6 +164,16 @@ class Supervisor:
         batch = self._submit(recipe, given)
         rows = self._rows(batch)
         return _in_order(given, tokens, rows) if ordered else _as_they_come(given, tokens, rows)
+
+    def on_pressure(self, callback: PressureCallback) -> PressureSubscription:
+        """Has `callback` called, in a thread of its own, with each new memory level of the supervisor: normal,
+        elevated, warning, critical, emergency or protection. `unsubscribe()` of what is returned ends that. One that
+        raises is told in a warning and passed over, and unsubscribed after three failures in a row."""
+        return self._pressure.subscribe(callback)
+
+    def _endpoint(self) -> str | None:
+        found = StateDirectory(self._state).read_endpoint()
+        return found.frontend if found is not None else None
 
     def _submit(self, recipe: str, given: list[str]) -> str:
         """Returns the batch. A supervisor that left just now, because it was idle, is started again."""

@@ -33,6 +33,7 @@ LAYERS = (
     ("supervisor.loop",),
     ("supervisor.gateway",),
     ("supervisor.cli",),
+    ("supervisor.pressure",),
     ("supervisor.embedded",),
     ("supervisor.__main__",),
 )

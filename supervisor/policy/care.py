@@ -58,6 +58,7 @@ def on_sampled(state: PoolState, event: Sampled, now: float) -> list[Command]:
             continue
         _take_in_worker(slot, worker, sample, now)
         commands += _item_time(state, slot, worker, sample, now)
+        commands += _trim_time(state, slot, worker, now)
         if worker.state in ("IDLE", "BUSY", "DRAINING") and worker.baseline_bytes:
             commands += _care_for(state, slot, worker, sample, now)
     commands += parts.take_in(state, event.parts, now)
@@ -124,6 +125,18 @@ def _item_time(state: PoolState, slot: Slot, worker: Worker, sample: WorkerSampl
         path = state.path_of(lease.batch, lease.items[sample.item])
     figures = {"seconds": round(now - started, 3), "limit_seconds": limit}
     note = Note(kind="timeout", slot=slot.index, path=path, message=verdict.reason, figures=figures)
+    return [note, *kill_worker(state, slot, "timeout", now)]
+
+
+def _trim_time(state: PoolState, slot: Slot, worker: Worker, now: float) -> list[Command]:
+    """Ends an idle worker that hangs in a clean-up: an action that never comes back to Python cannot be interrupted
+    there. One that has work is bounded by the time limit of its item."""
+    limit = state.settings.item_timeout_seconds
+    since = max(worker.trimmed_at, worker.progress_at)
+    if worker.state != "IDLE" or not worker.trimming or now - since < limit:
+        return []
+    message = f"worker {slot.index}: its clean-up runs for {now - since:.1f} s, the limit is {limit:g} s"
+    note = Note(kind="timeout", slot=slot.index, message=message, figures={"limit_seconds": limit})
     return [note, *kill_worker(state, slot, "timeout", now)]
 
 

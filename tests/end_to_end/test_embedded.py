@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from protocol.errors import UsageError
+from protocol.errors import Refused, UsageError
 from supervisor import Result, Supervisor
 from tests.end_to_end.bed import ROOT, lives, wait_for
 
@@ -129,3 +129,22 @@ def test_the_package_itself_stays_light() -> None:
         [sys.executable, "-P", "-c", code], env=environment, capture_output=True, text=True, timeout=30
     )
     assert found.returncode == 0, found.stderr
+
+
+@pytest.mark.filterwarnings("ignore:pressure callback")
+def test_pressure_callbacks_hear_the_levels_and_one_that_raises_is_passed_over(paths: list[str]) -> None:
+    heard: list[str] = []
+    taken_back: list[str] = []
+
+    def fail(level: str) -> None:
+        raise OSError(f"no room at {level}")
+
+    # Less than its processes hold at rest: the level is protection from the first look.
+    with Supervisor(workers=1, memory="36M", settings={"protection": "no"}) as tiny:
+        tiny.on_pressure(fail)
+        tiny.on_pressure(heard.append)
+        tiny.on_pressure(taken_back.append).unsubscribe()
+        with pytest.raises(Refused, match="memory has run out"):
+            list(tiny.map(os.path.getsize, paths))
+        wait_for(lambda: "protection" in heard, "the level is told")
+    assert taken_back == []

@@ -318,3 +318,17 @@ def test_a_limit_lowered_under_load_and_a_neighbour_that_takes_memory_are_answer
     look(told, 500)
     told = story(protection=False)
     assert tiers(look(told, 970)) == ["emergency"], "strangers in the same control group"
+
+
+def test_an_idle_worker_that_hangs_in_a_clean_up_is_ended_by_the_time_limit_of_an_item() -> None:
+    told = story(protection=False, item_timeout_seconds=60.0)
+    look(told, 760)
+    for _ in range(59):
+        told.clock.step(1.0)
+        look(told, 500)
+    assert told.states() == ["IDLE", "IDLE"]
+    told.clock.step(1.0)
+    heard = look(told, 500)
+    assert told.states() == ["KILLING", "KILLING"]
+    notes = [each.message for each in heard if isinstance(each, c.Note) and each.kind == "timeout"]
+    assert notes[0] == "worker 0: its clean-up runs for 60.0 s, the limit is 60 s"
