@@ -50,7 +50,7 @@ from supervisor.mechanism.temp import Keeper, TempRoot
 from supervisor.mechanism.turns import TurnTimes
 from supervisor.policy.cache.keys import CacheStep, step_of
 from supervisor.policy.cache.settings import CacheSettings
-from supervisor.policy.events import Recovered
+from supervisor.policy.events import Recovered, Remembered
 from supervisor.policy.part import PartPlan
 from supervisor.policy.pool import Pool
 from supervisor.policy.protection_note import fewer_workers
@@ -170,11 +170,11 @@ def _open(current: Reconfigurer, closing: contextlib.ExitStack) -> tuple[Hands, 
         alerts=_open_alerts(config, log, closing),
         state_directory=state.path,
         state_token=state.token,
+        keep_learned=state.keep_learned,
         turns=turns,
         reconfigurer=current,
     )
-    for command in pool.handle(msgspec.structs.replace(recovered, history=history.read()), now):
-        hands.execute(command)
+    _begin(hands, pool, state, msgspec.structs.replace(recovered, history=history.read()), now)
     state.write_endpoint(_endpoint(config))
     return hands, pool, _summary(config, budget, recovered, stops)
 
@@ -201,6 +201,12 @@ def _open_parts(
     processes = PartProcesses(programs=programs, chores=chores, post=mailbox.post, say=log.line)
     closing.callback(processes.close)
     return processes
+
+
+def _begin(hands: Hands, pool: Pool, state: StateDirectory, recovered: Recovered, now: float) -> None:
+    for event in (Remembered(content=state.learned()), recovered):
+        for command in pool.handle(event, now):
+            hands.execute(command)
 
 
 def _open_router(config: Config, closing: contextlib.ExitStack) -> Router:

@@ -6,6 +6,7 @@ bounded amount from each, workers' reports before workers' exits: what a dead wo
 
 import math
 import time
+from collections.abc import Callable
 
 import msgspec
 
@@ -68,6 +69,7 @@ class Hands:
         alerts: AlertTeller,
         state_directory: str,
         state_token: str,
+        keep_learned: Callable[[bytes], None],
         turns: TurnTimes,
         reconfigurer: Reconfigurer,
     ) -> None:
@@ -87,6 +89,7 @@ class Hands:
         self._state_directory = state_directory
         self._state_token = state_token
         self._reconfigurer = reconfigurer
+        self._keep_learned = keep_learned
         self._told = 0
         self.stopped: int | None = None
         self.turns = turns
@@ -215,6 +218,8 @@ class Hands:
                 self._reconfigure(command)
             case c.RenewTemplate():
                 self._crew.renew_template()
+            case c.KeepLearned():
+                self._chores.submit(lambda: self._keep(command.content))
             case c.GiveBackMemory():
                 self._chores.submit(give_back)
             case c.CleanUp():
@@ -281,6 +286,13 @@ class Hands:
         elif not cache.ask(lambda store: verb_report(store, request), answer):
             refused = problem("busy", "machine", "too many wait for the cache already; try again in a moment")
             self._answer(command.peer, refused)
+
+    def _keep(self, content: bytes) -> None:
+        """In the chores thread."""
+        try:
+            self._keep_learned(content)
+        except OSError as error:
+            self._log.line(f"what was learned of memory cannot be written down: {error}")
 
     def _bury(self, command: c.BuryWorker) -> None:
         self._temp.bury(command.slot, command.incarnation)

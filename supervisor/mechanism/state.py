@@ -29,6 +29,7 @@ NETWORK_FUSE = {
 }  # fmt: skip
 """File systems in user space (`fuse.NAME`) whose files are elsewhere."""
 
+LEARNED_BYTES = 8 * 1024 * 1024
 LOCK_TRIES = 5
 LOCK_PAUSE_SECONDS = 0.02
 
@@ -52,6 +53,7 @@ class StateDirectory:
         self.history_path = os.path.join(self.path, HISTORY_FILE)
         self.lock_path = os.path.join(self.path, "lock")
         self.endpoint_path = os.path.join(self.path, "endpoint.json")
+        self.learned_path = os.path.join(self.path, "learned.json")
         self.token_path = os.path.join(self.path, "token")
         self.run_directory = os.path.join(self.path, "run")
         self.temp_directory = os.path.join(self.path, "temp")
@@ -135,6 +137,27 @@ class StateDirectory:
             return None
         except OSError as error:
             raise _unusable(self.path, error) from error
+
+    def keep_learned(self, content: bytes) -> None:
+        """Writes down what was learned; after a crash the file is the old one or the new one. Raises OSError."""
+        unfinished = f"{self.learned_path}.new"
+        with open(unfinished, "wb") as file:
+            os.fchmod(file.fileno(), 0o600)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, self.learned_path)
+
+    def learned(self) -> bytes | None:
+        """Returns what was written down, None where nothing was; a file beyond LEARNED_BYTES is not read to its end,
+        one that cannot be read is empty: nobody's start fails for it."""
+        try:
+            with open(self.learned_path, "rb") as file:
+                return file.read(LEARNED_BYTES)
+        except FileNotFoundError:
+            return None
+        except OSError:
+            return b""
 
     def remove_endpoint(self) -> None:
         """Says that no supervisor is reached here any more."""

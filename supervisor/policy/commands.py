@@ -136,6 +136,12 @@ class RenewTemplate(Command, frozen=True, kw_only=True):
     """End the template; its workers go with it, and the next start makes a new one. Answered by TemplateDied."""
 
 
+class KeepLearned(Command, frozen=True, kw_only=True):
+    """Write down what was learned (JSON) in the state directory, whole or not at all. Not answered."""
+
+    content: bytes
+
+
 class GiveBackMemory(Command, frozen=True, kw_only=True):
     """The supervisor's own freed memory goes back to the system: nothing is left to do."""
 

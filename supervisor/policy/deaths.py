@@ -11,6 +11,7 @@ from supervisor.policy.commands import BuryWorker, ChargeItems, Command, Note, S
 from supervisor.policy.confinement import NO_ROOTS, roots_at_hand
 from supervisor.policy.events import StartFailed, TemplateDied, WorkerExited, WorkerStarted
 from supervisor.policy.items import Charge, Item, QuarantineFacts, Settlement, detail_of_error
+from supervisor.policy.prediction.model import signature
 from supervisor.policy.queue import Batch
 from supervisor.policy.reports import end_if_complete
 from supervisor.policy.state import Lease, PoolState, Slot
@@ -104,6 +105,9 @@ def on_exited(state: PoolState, event: WorkerExited, now: float) -> list[Command
     ]
     lease = state.lease_of(worker)
     if lease is not None:
+        if death.cause == "hard_limit" and not worker.items_done and not lease.settled:
+            batch = state.queue.batches[lease.batch]
+            state.baselines_known.died_cold(signature(batch.record.recipe), worker.peak_bytes)
         commands += _lose_lease(state, slot, worker, lease, death, event, now)
     commands += _count_death(state, slot, worker, death, event, now)
     memory_leases.forget_worker(state, slot.index)

@@ -287,6 +287,12 @@ class TempEased(Event, frozen=True, kw_only=True):
     """It has room again."""
 
 
+class Remembered(Event, frozen=True, kw_only=True):
+    """What an earlier supervisor wrote down of what it had learned (`KeepLearned`), as it was found; None: nothing was."""
+
+    content: bytes | None
+
+
 class Recovered(Event, frozen=True, kw_only=True):
     """What the state directory held at start: unfinished batches, and the items that were in progress at an
     unclean stop (with their counts already raised)."""
@@ -302,7 +308,7 @@ AnyEvent = (
     Tick | WorkerStarted | StartFailed | WorkerSaid | WorkerBabbled | WorkerExited | TemplateDied | Sampled
     | RequestReceived | StopAsked | BatchCreated | ItemsInserted | JournalRefused | BatchSealed | ItemsFetched
     | ItemsCommitted | BatchChanged | ItemsCancelled | ItemsRetried | QuarantineForgotten | JournalStalled
-    | JournalRecovered | Recovered | BatchesDropped | TempFilled
+    | JournalRecovered | Remembered | Recovered | BatchesDropped | TempFilled
     | PartStarted | PartExited | CleanedUp
     | TempEased | ReloadAsked
 )  # fmt: skip

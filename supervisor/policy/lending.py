@@ -21,7 +21,7 @@ from supervisor.policy.commands import Command, FetchItems, Note, SettleItems, T
 from supervisor.policy.confinement import give_way, holds, prepare, within
 from supervisor.policy.items import Item, Settlement, detail_of_error
 from supervisor.policy.levels import Level
-from supervisor.policy.prediction.learning import ordinary_bytes, to_be_told
+from supervisor.policy.prediction.learning import ordinary_bytes, to_be_told, warming_bytes
 from supervisor.policy.queue import SPECIALS_BEFORE_OTHERS, Batch
 from supervisor.policy.sizes import human
 from supervisor.policy.state import Lease, PoolState, Slot
@@ -32,6 +32,8 @@ LARGE_MARGIN = 1.1
 """A large item reserves a tenth more than predicted: the prior is right to within a few percent at best."""
 FRESH_ENOUGH_BYTES = 16 * 1024 * 1024
 """A worker holding more than this above its baseline is replaced (15 ms) before a large item, not trimmed."""
+LEAST_ITEM_BYTES = 16 * 1024 * 1024
+"""Beside what warming takes, a worker's first item may take so much."""
 WORTH_REPLACING_BYTES = 1024 * 1024
 """An idle neighbour holding more than this above its baseline is replaced where a large item lacks the room."""
 
@@ -101,6 +103,9 @@ def _offer(state: PoolState, slot: Slot, now: float) -> list[Command]:
             reserved = ordinary_bytes(state, batch.record.recipe, part) if warm else part
             if single is not None:
                 reserved = min(part, max(reserved, int(single.needs_bytes * LARGE_MARGIN)))
+            warming = 0 if warm else warming_bytes(state, slot, batch.record.recipe)
+            if warming and reserved + warming > part:
+                return _warm_up(state, slot, batch, single, min(part, LEAST_ITEM_BYTES) + warming, now)
             if free < reserved:
                 return []
             items = _take(state, slot, batch, single)
@@ -115,17 +120,34 @@ def _offer(state: PoolState, slot: Slot, now: float) -> list[Command]:
     return []
 
 
+def _warm_up(state: PoolState, slot: Slot, batch: Batch, single: Item | None, needs: int, now: float) -> list[Command]:
+    """Grants the first item to a worker of which is known that warm it will hold more than its part: on a reservation
+    of its own, or, where nobody works, with all there is. Where there is never room for it, the others go on alone."""
+    free = state.free_bytes(slot)
+    reserved = needs if needs <= free else free
+    if needs > free and (state.leases or any(other.worker and other.worker.items_done for other in _idle(state))):
+        held = human(needs + (slot.worker.baseline_bytes if slot.worker else 0))
+        slot.note = (
+            f"waits: a worker warm under recipe {batch.record.recipe.name} holds about {held}, of which {human(free)} "
+            "are free; raise --memory or lower --workers"
+        )
+        return []
+    slot.note = None
+    items = _take(state, slot, batch, single, 1)
+    return [_grant(state, slot, batch, items, reserved, True, now)] if items else give_way(state, slot, batch, now)
+
+
 def _single(batch: Batch, part_bytes: int) -> Item | None:
     """Returns a special item that a worker's part is enough for."""
     return next((item for item in batch.special if item.needs_bytes <= part_bytes and not item.memory_charges), None)
 
 
-def _take(state: PoolState, slot: Slot, batch: Batch, single: Item | None) -> list[Item]:
+def _take(state: PoolState, slot: Slot, batch: Batch, single: Item | None, most: int | None = None) -> list[Item]:
     """Removes what is next from the batch; nothing where the worker's sandbox does not hold it."""
     worker = slot.worker
     assert worker is not None
     if single is None:
-        limit = slot.batch_size.taper(state.queue.pending, len(state.slots))
+        limit = most or slot.batch_size.taper(state.queue.pending, len(state.slots))
         return batch.take(within(state, worker, batch, limit))
     if not holds(state, worker, batch, single):
         return []

@@ -40,6 +40,7 @@ _PREDICTION_SLACK = 1.25
 _KEEP_FREE_OF_ROOM = 4
 """At most a quarter of the room is kept free, so that a small budget leaves something to work with."""
 MAX_REMEMBERED = 1024
+_DEATHS_FOR_A_GUESS = 2
 _WIDEST = 100.0
 """Beyond, soft and recycle have long reached the hard limit."""
 
@@ -176,3 +177,44 @@ class Widenings(msgspec.Struct):
             del self.factors[next(iter(self.factors))]
         self.factors[slot, recipe] = min(factor, _WIDEST)
         return self.factors[slot, recipe]
+
+
+class Baselines(msgspec.Struct):
+    """The warm baselines that were measured, by slot and recipe: what a new worker will hold once it is warm.
+
+    A recipe that loads a model makes its workers hold hundreds of megabytes from their first item on. Knowing that, a
+    new worker's first lease reserves the difference, and its limits begin where the worker will be.
+    """
+
+    warm: dict[tuple[int, str], int] = {}
+    guesses: dict[str, tuple[int, int]] = {}
+    """By recipe, while no worker got so far: how many new workers died at their hard limit under it, and the least
+    that one of them held."""
+    changes: int = 0
+
+    def learn(self, slot: int, recipe: str, baseline_bytes: int) -> None:
+        """A worker of this slot held so much at its first item boundaries under the recipe."""
+        self.warm.pop((slot, recipe), None)
+        if len(self.warm) >= MAX_REMEMBERED:
+            del self.warm[next(iter(self.warm))]
+        self.warm[slot, recipe] = baseline_bytes
+        self.changes += 1
+
+    def of(self, slot: int, recipe: str) -> int:
+        """Returns what a warm worker holds, of another slot where this one is not known; 0: nobody knows."""
+        known = self.warm.get((slot, recipe))
+        if known is not None:
+            return known
+        measured = [size for (_, name), size in self.warm.items() if name == recipe]
+        if measured:
+            return min(measured)
+        deaths, least = self.guesses.get(recipe, (0, 0))
+        return least if deaths >= _DEATHS_FOR_A_GUESS else 0
+
+    def died_cold(self, recipe: str, held_bytes: int) -> None:
+        """A new worker reached its hard limit in its first item: it may be the image, but when it happens again, what
+        the recipe itself needs does not fit into a worker's part."""
+        deaths, least = self.guesses.pop(recipe, (0, held_bytes))
+        if len(self.guesses) >= MAX_REMEMBERED:
+            del self.guesses[next(iter(self.guesses))]
+        self.guesses[recipe] = (deaths + 1, min(least, held_bytes))

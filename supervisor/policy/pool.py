@@ -41,6 +41,7 @@ from supervisor.policy.commands import (
 )
 from supervisor.policy.items import Item, Settlement
 from supervisor.policy.live import SettingsChanged, on_settings_changed
+from supervisor.policy.prediction import keeping
 from supervisor.policy.queue import Batch
 from supervisor.policy.state import PoolSettings, PoolState
 
@@ -80,6 +81,7 @@ class Pool:
         commands += _idle_exit(state, now)
         commands += stopping.finish(state, now)
         commands += _sweep_retention(state, now)
+        commands += keeping.keep(state, now)
         if now >= state.sample_at:
             state.sample_at = now + state.settings.watch.interval_idle_seconds
             commands.append(TakeSample())
@@ -157,6 +159,8 @@ class Pool:
                 return intake.on_forgotten(state, event)
             case e.JournalStalled() | e.JournalRecovered() | e.TempFilled() | e.TempEased():
                 return _on_disk(state, event)
+            case e.Remembered():
+                return keeping.on_remembered(state, event)
             case e.Recovered():
                 return _on_recovered(state, event, now)
             case LookedUp():

@@ -16,6 +16,7 @@ from supervisor.policy.events import WorkerBabbled, WorkerSaid
 from supervisor.policy.items import Item, Settlement, detail_of, detail_of_error, made_of
 from supervisor.policy.lending import refuse_too_large
 from supervisor.policy.prediction.learning import learn
+from supervisor.policy.prediction.model import signature
 from supervisor.policy.queue import Batch
 from supervisor.policy.sizes import human
 from supervisor.policy.state import Lease, PoolState, Slot
@@ -165,7 +166,7 @@ def _on_report(state: PoolState, slot: Slot, worker: Worker, report: Report, now
     if settlements:
         commands.append(SettleItems(settlements=settlements))
         _count_settled(slot, worker, lease, len(settlements))
-    _learn_baseline(state, worker, report.memory)
+    _learn_baseline(state, slot, worker, batch, report.memory)
     if report.handed_back:
         commands += _on_handed_back(slot, batch, lease, report.handed_back)
     if report.finished:
@@ -274,13 +275,30 @@ def _count_settled(slot: Slot, worker: Worker, lease: Lease, count: int) -> None
     lease.settled += count
 
 
-def _learn_baseline(state: PoolState, worker: Worker, memory: Memory) -> None:
+def _learn_baseline(state: PoolState, slot: Slot, worker: Worker, batch: Batch, memory: Memory) -> None:
+    """Takes the RSS at an item boundary in.
+
+    What a worker holds there above its hard limit is no image's: the recipe keeps it (a model). It is the baseline at
+    once, or the worker would be killed between two items for what its successor does as well.
+    """
     if len(worker.boundary_bytes) >= BOUNDARIES_FOR_BASELINE or not memory.rss_bytes:
         return
     worker.boundary_bytes = [*worker.boundary_bytes, memory.rss_bytes]
     least = min(worker.boundary_bytes)
     known = len(worker.boundary_bytes) == BOUNDARIES_FOR_BASELINE
-    worker.baseline_bytes = least if known else min(worker.baseline_bytes, least)
+    hard = (
+        worker.baseline_bytes
+        + state.memory_leases.reserved_bytes(slot.index)
+        + max(state.share_bytes(), state.settings.watch.smallest_allowance_bytes)
+    )
+    worker.baseline_bytes = least if known or least >= hard else min(worker.baseline_bytes, least)
+    if known or least >= hard:
+        # A model that a lease stands for is asked for by the next worker as well: it is not reserved twice.
+        models = state.memory_leases.models.values()
+        leased = sum(
+            model.bytes for model in models if (model.slot, model.incarnation) == (slot.index, worker.incarnation)
+        )
+        state.baselines_known.learn(slot.index, signature(batch.record.recipe), max(1, least - leased))
     if known:
         memory_leases.baseline_known(state, worker)
 

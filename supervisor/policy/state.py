@@ -20,7 +20,7 @@ from supervisor.policy.interval import Growth
 from supervisor.policy.items import Item
 from supervisor.policy.lease_book import LeaseBook, LeaseSettings
 from supervisor.policy.levels import Level, Levels
-from supervisor.policy.limits import Limits, Widenings, room_bytes, worker_limits
+from supervisor.policy.limits import Baselines, Limits, Widenings, room_bytes, worker_limits
 from supervisor.policy.own_limits import OwnWatch
 from supervisor.policy.part import Part, PartPlan, make
 from supervisor.policy.prediction.model import Predictor
@@ -161,6 +161,10 @@ class PoolState:
         self.levels = Levels(settings.watch)
         self.widenings = Widenings(settings.watch)
         self.predictor = Predictor()
+        self.baselines_known = Baselines()
+        self.keep_at = now
+        """When what was learned may be written down next."""
+        self.kept_count = 0
         self.shrunk_at = now
         self.level = Level.NORMAL
         self.budget_bytes = settings.budget_bytes

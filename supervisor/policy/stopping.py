@@ -8,6 +8,7 @@ from protocol.errors import Refused, UsageError
 from protocol.messages import Quit
 from supervisor.policy.commands import ChangeBatch, Command, KillWorker, Note, StopLoop, TellWorker, TerminateWorker
 from supervisor.policy.parts import all_gone, stop_all
+from supervisor.policy.prediction.keeping import keep
 from supervisor.policy.protection_note import forget_after_calm
 from supervisor.policy.state import PoolState, Slot
 from supervisor.policy.worker import Effect, WorkerEvent, step
@@ -137,7 +138,12 @@ def finish(state: PoolState, now: float) -> list[Command]:
     if not late and (state.changes or any(batch.settling for batch in state.queue.batches.values())):
         return []
     state.exit_code = state.stop_code
-    return [*_keep_summaries(state, now), *forget_after_calm(state, now), StopLoop(exit_code=state.stop_code)]
+    return [
+        *_keep_summaries(state, now),
+        *keep(state, now, last=True),
+        *forget_after_calm(state, now),
+        StopLoop(exit_code=state.stop_code),
+    ]
 
 
 def _keep_summaries(state: PoolState, now: float) -> list[Command]:

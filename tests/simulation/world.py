@@ -305,7 +305,7 @@ class World:
                 self.later(self.random.uniform(0.001, 0.02), lambda: self._start(command))
             case c.TerminateWorker() | c.KillWorker():
                 self._signal(command)
-            case c.BuryWorker() | c.GiveBackMemory() | c.TrimCache() | c.KeepHistory():
+            case c.BuryWorker() | c.GiveBackMemory() | c.TrimCache() | c.KeepHistory() | c.KeepLearned():
                 pass
             case c.CleanUp() | c.KeepProtection() | c.TellAlert():
                 pass

@@ -6,7 +6,7 @@ from protocol.launch import MAX_LEARNED_RECIPES
 from protocol.messages import Factor, ItemReport, Prediction, Recipe
 from supervisor.policy.prediction.model import error_report, signature
 from supervisor.policy.queue import Batch
-from supervisor.policy.state import PoolState
+from supervisor.policy.state import PoolState, Slot
 from supervisor.policy.worker import Worker
 
 
@@ -42,6 +42,16 @@ def ordinary_bytes(state: PoolState, recipe: Recipe, part_bytes: int) -> int:
     if learned is None:
         return part_bytes
     return min(part_bytes, max(learned, state.settings.watch.smallest_allowance_bytes))
+
+
+def warming_bytes(state: PoolState, slot: Slot, recipe: Recipe) -> int:
+    """Returns what a new worker will hold once it is warm under this recipe, above what it holds now; 0 where nobody
+    knows, or it is warm."""
+    worker = slot.worker
+    known = state.baselines_known
+    if worker is None or worker.items_done or not (known.warm or known.guesses):
+        return 0
+    return max(0, known.of(slot.index, signature(recipe)) - worker.baseline_bytes)
 
 
 def predictions(state: PoolState) -> list[Prediction]:

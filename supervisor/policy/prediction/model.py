@@ -32,7 +32,7 @@ _LARGEST_BYTES = 1 << 44
 
 
 def _ratios() -> Sketch:
-    return Sketch(low=2**-6, high=2**6)
+    return Sketch(low=1 / 64, high=64.0)
 
 
 def _sizes() -> Sketch:
