@@ -31,6 +31,8 @@ from protocol.messages import (
     ItemReport,
     MemoryGranted,
     MemoryRefused,
+    Profile,
+    Profiled,
     Quit,
     Ready,
     Recipe,
@@ -46,6 +48,7 @@ from workers.cleanup import CleanupRegistry, Moment
 from workers.lender import SupervisorLender
 from workers.memory import OwnMemory
 from workers.perform import Context, Job, perform
+from workers.profile import Profiler
 from workers.recipe import CompiledRecipe, compile_recipe
 from workers.source import Factors
 
@@ -114,6 +117,7 @@ class WorkerLoop:
         self._recipes: dict[bytes, CompiledRecipe] = {}
         self._factors: dict[bytes, Factors] = {}
         self._items_done = 0
+        self._profiler = Profiler()
         self._spoken_at = 0.0
 
     def run(self) -> int:
@@ -182,6 +186,8 @@ class WorkerLoop:
                 self._grants.append(message)
             case Trim():
                 self._trim(message)
+            case Profile():
+                self._profile(message)
             case Quit():
                 self._stop.asked = True
             case Shrink() | MemoryGranted() | MemoryRefused() | None:
@@ -212,6 +218,7 @@ class WorkerLoop:
         now = _monotonic()
         self._context.leases.renew_due(now)
         self._context.models.upkeep(now)
+        self._profiler.expire(now)
 
     # ---- a lease
 
@@ -345,6 +352,25 @@ class WorkerLoop:
                 memory=self._memory.read(),
                 items_done=self._items_done,
                 current=current,
+            )
+        )
+
+    def _profile(self, asked: Profile) -> None:
+        if asked.action == "begin":
+            self._profiler.begin(asked.number, self._items_done)
+            return
+        seconds, items, grown_bytes, grown_blocks, tracer, lines = self._profiler.end(asked.top, self._items_done)
+        self._send(
+            Profiled(
+                slot=self._start.slot,
+                incarnation=self._start.incarnation,
+                number=asked.number,
+                items=items,
+                seconds=seconds,
+                grown_bytes=grown_bytes,
+                grown_blocks=grown_blocks,
+                tracer_bytes=tracer,
+                lines=lines,
             )
         )
 

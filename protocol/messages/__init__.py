@@ -20,6 +20,7 @@ from protocol.messages.from_worker import *
 from protocol.messages.history import *
 from protocol.messages.leases import *
 from protocol.messages.memory import *
+from protocol.messages.profile import *
 from protocol.messages.recipes import *
 from protocol.messages.requests import *
 from protocol.messages.to_worker import *
@@ -33,6 +34,7 @@ AnyRequest = (
     | LeaseMemory | RenewMemoryLease | EndMemoryLease
     | History | LeaksRequest
     | ChangeSettings
+    | MemoryProfile
 )  # fmt: skip
 AnyAnswer = (
     Problem | Welcome | BatchOpened | ItemsAdded | BatchClosed | BatchProgress | Batches | ResultsPage | ImageHashesPage
@@ -42,10 +44,11 @@ AnyAnswer = (
     | MemoryLeased
     | HistoryPage | LeaksReport
     | SettingsReport
+    | ProfileReport
     | CleanupReport | EmergencyStatus
 )  # fmt: skip
-AnyToWorker = Grant | Shrink | Trim | Quit | MemoryGranted | MemoryRefused
+AnyToWorker = Grant | Shrink | Trim | Quit | MemoryGranted | MemoryRefused | Profile
 AnyFromWorker = (
     Ready | Heartbeat | Report | Trimmed
-    | RequestMemory | ReleaseMemory | RenewMemory | ModelLoaded | ModelUnloaded
+    | RequestMemory | ReleaseMemory | RenewMemory | ModelLoaded | ModelUnloaded | Profiled
 )  # fmt: skip

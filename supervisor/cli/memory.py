@@ -6,23 +6,35 @@ from typing import Any
 
 import msgspec
 
-from protocol.messages import MemoryReport, ProcessMemory, Store
+from protocol.errors import BadMessage, UsageError
+from protocol.messages import MemoryProfile, MemoryReport, ProcessMemory, ProfileReport, Store
 from supervisor.cli.find import connect
 from supervisor.cli.options import Verb
-from supervisor.cli.output import path_fields, print_json, shown, table, when
+from supervisor.cli.output import path_fields, print_json, say, shown, table, when
 from supervisor.policy.sizes import human
 from supervisor.values import show_duration
 
+PROFILE_PATIENCE_SECONDS = 120.0
+"""Beyond the time of tracing: the image in progress is finished first."""
 _EXAMPLES = """  supervisor memory
   supervisor memory -v        every store, lease, model, clean-up and prediction
-  supervisor memory --json"""
+  supervisor memory --json
+  supervisor memory profile 0 --seconds 30 --top 10"""
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", nargs="?", choices=("show", "profile"), default="show", help="[show]")
+    parser.add_argument("slot", nargs="?", type=int, metavar="SLOT", help="for profile: the worker of this slot")
+    parser.add_argument("--seconds", type=float, default=10.0, metavar="S", help="for profile: how long [10]")
+    parser.add_argument("--top", type=int, default=20, metavar="N", help="for profile: so many lines of code [20]")
     parser.add_argument("-v", "--verbose", action="store_true", help="everything that is known")
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    if (arguments.what == "profile") != (arguments.slot is not None):
+        raise UsageError("memory profile takes a slot, e.g. 'supervisor memory profile 0'; memory alone takes none")
+    if arguments.what == "profile":
+        return _profile(arguments)
     with connect(arguments) as client:
         report = client.memory()
     if arguments.json:
@@ -33,11 +45,34 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _profile(arguments: argparse.Namespace) -> int:
+    request = MemoryProfile(slot=max(0, arguments.slot), seconds=arguments.seconds, top=max(0, arguments.top))
+    say(f"the Python code of worker {arguments.slot} runs some times slower for {arguments.seconds:g} s")
+    with connect(arguments) as client:
+        report = client.request(request, arguments.seconds + PROFILE_PATIENCE_SECONDS)
+    if not isinstance(report, ProfileReport):
+        raise BadMessage(f"a profile was answered with {type(report).__name__}")
+    if arguments.json:
+        lines = [{"place": one.place, "bytes": one.bytes, "blocks": one.blocks} for one in report.lines]
+        print_json({**envelope_off(msgspec.to_builtins(report)), "lines": lines})
+        return 0
+    print(
+        f"worker {report.slot} (pid {report.pid}): {report.items:,} images in {report.seconds:.1f} s; Python holds "
+        f"{human(report.grown_bytes)} more in {report.grown_blocks:,} blocks; tracing took {human(report.tracer_bytes)}"
+    )
+    rows = [(human(one.bytes), f"{one.blocks:,}", one.place) for one in report.lines]
+    print(table(("BYTES", "BLOCKS", "ALLOCATED AT"), rows, right="BYTES BLOCKS"))
+    return 0
+
+
+def envelope_off(row: dict[str, Any]) -> dict[str, Any]:
+    """Returns a message as JSON without what only the wire needs."""
+    return {key: value for key, value in row.items() if key not in ("type", "v", "id")}
+
+
 def memory_row(report: MemoryReport) -> dict[str, Any]:
     """Returns `memory --json`."""
-    row: dict[str, Any] = msgspec.to_builtins(report)
-    for envelope in ("type", "v", "id"):
-        row.pop(envelope, None)
+    row = envelope_off(msgspec.to_builtins(report))
     for process, built in zip(report.processes, row["processes"], strict=True):
         built.update(path_fields(process.current, "current"))
     for lease, built in zip(report.memory_leases.leases, row["memory_leases"]["leases"], strict=True):

@@ -9,7 +9,7 @@ from typing import Any, assert_never
 
 from protocol import messages as m
 from protocol.errors import GalleryError, Refused, UnknownBatch, UnknownRecipe, UsageError
-from supervisor.policy import emergency, historian, leaks_report, memory_leases, status
+from supervisor.policy import emergency, historian, leaks_report, memory_leases, profiling, status
 from supervisor.policy.commands import (
     AskTemp,
     CacheVerb,
@@ -87,6 +87,8 @@ def _answer(state: PoolState, peer: bytes, request: m.AnyRequest, now: float) ->
             return [Reply(peer=peer, answer=status.status(state, request.id, now))]
         case m.MemoryRequest():
             return [Reply(peer=peer, answer=memory_report(state, request.id, now))]
+        case m.MemoryProfile():
+            return profiling.begin(state, peer, request, now)
         case m.ChangeSettings():
             return [Reconfigure(peer=peer, request=request)]
         case m.QuarantineDrop():

@@ -7,6 +7,7 @@ heap). Every store is told with its limit, because a store without one is a leak
 import msgspec
 
 from protocol import messages as m
+from supervisor.policy.cleanup import cleanups
 from supervisor.policy.collecting import collections
 from supervisor.policy.events import PartSample
 from supervisor.policy.leaks import leaks
@@ -49,10 +50,10 @@ def memory_report(state: PoolState, request_id: int | str, now: float) -> m.Memo
         ],
         memory_leases=memory_leases(state),
         models=models(state),
-        cleanups=list(state.cleanups.history),
         trend=trends(state, now),
         leaks=leaks(state),
         collection=collections(state),
+        cleanups=cleanups(state),
         predictions=predictions(state),
         stores=stores(state),
     )

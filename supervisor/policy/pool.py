@@ -24,6 +24,7 @@ from supervisor.policy import (
     lending,
     memory_leases,
     parts,
+    profiling,
     protection,
     reports,
     stopping,
@@ -76,6 +77,7 @@ class Pool:
         commands += cleanup.attend(state, now)
         commands += intake.pauses_over(state, now)
         commands += memory_leases.expire(state, now)
+        commands += profiling.attend(state, now)
         commands += intake.sweep_returned(state)
         commands += lending.lend(state, now)
         commands += _idle_exit(state, now)
@@ -105,7 +107,11 @@ class Pool:
             deadlines.append(rests_at)
         if state.sweep_at is not None and state.journal_stalled is None:
             deadlines.append(state.sweep_at)
-        due = (parts.next_deadline(state.parts.values(), state.draining), cleanup.next_deadline(state))
+        due = (
+            parts.next_deadline(state.parts.values(), state.draining),
+            cleanup.next_deadline(state),
+            profiling.next_deadline(state),
+        )
         deadlines += [at for at in due if at is not None]
         deadlines += [batch.resume_at for batch in state.queue.batches.values() if batch.resume_at is not None]
         return min(deadlines)

@@ -17,6 +17,7 @@ from supervisor.policy.items import Item, Settlement, detail_of, detail_of_error
 from supervisor.policy.lending import refuse_too_large
 from supervisor.policy.prediction.learning import learn
 from supervisor.policy.prediction.model import signature
+from supervisor.policy.profiling import on_profiled
 from supervisor.policy.queue import Batch
 from supervisor.policy.sizes import human
 from supervisor.policy.state import Lease, PoolState, Slot
@@ -62,6 +63,8 @@ def on_said(state: PoolState, event: WorkerSaid, now: float) -> list[Command]:
                 return _on_report(state, slot, worker, report, now)
             case Trimmed() as trimmed:
                 return _on_trimmed(state, slot, worker, trimmed, now)
+            case m.Profiled() as profiled:
+                return on_profiled(state, slot, profiled)
             case _ as told:
                 return _on_memory_told(state, slot, worker, told, now)
     except (IllegalEvent, Lie) as fault:
@@ -91,6 +94,8 @@ def _must_be_sizes(message: AnyFromWorker) -> None:
     match message:
         case Trimmed():
             figures = [message.before_bytes, message.after_bytes]
+        case m.Profiled():
+            return
         case m.RequestMemory() | m.ModelLoaded():
             figures = [message.bytes, message.within_bytes]
         case m.ModelUnloaded():

@@ -106,6 +106,19 @@ class Lease(msgspec.Struct, kw_only=True):
     settled: int = 0
 
 
+class Profiling(msgspec.Struct, kw_only=True):
+    """A profile of a worker that is under way, and who waits for it."""
+
+    number: int
+    incarnation: int
+    peer: bytes
+    request_id: int | str
+    top: int
+    ends_at: float
+    """When tracing ends; once it is `ending`, when it is given up."""
+    ending: bool = False
+
+
 class Slot(msgspec.Struct, kw_only=True):
     """A place in the pool: the worker in it and what the place has been through."""
 
@@ -177,6 +190,9 @@ class PoolState:
         self.part_samples: list[PartSample] = []
         """The supervisor, its template and its other parts at the last look."""
         self.own_watch = OwnWatch()
+        self.profiles: dict[int, Profiling] = {}
+        """By slot."""
+        self.profile_number = 0
         self.budget_source = ""
         self.used_source = ""
         self.sampled_at: float | None = None

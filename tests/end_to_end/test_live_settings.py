@@ -80,3 +80,19 @@ def test_the_memory_verb_tells_everything(bed: Bed) -> None:
     assert told.code == 0
     assert "stores" in told.out
     assert "MB" in told.out
+
+
+def test_a_running_worker_is_profiled(bed: Bed) -> None:
+    bed.write_config(
+        leaky=[{"operation": "misbehave.leak", "bytes": 20_000}, {"operation": "misbehave.hang", "seconds": 0.05}]
+    )
+    bed.start(workers="1")
+    client = bed.client()
+    wait_for(lambda: any(worker.state == "IDLE" for worker in client.status().workers), "the worker is warm")
+    bed.submit(client, bed.fill(400), recipe="leaky", out=None)
+    wait_for(lambda: client.status().totals.done, "it works")
+    told = bed.run("memory", "profile", "0", "--seconds", "1", "--top", "3", "--json", seconds=120).last
+    assert told["items"] > 0
+    assert told["lines"][0]["place"].split(":")[0].endswith("misbehave.py")
+    assert bed.run("memory", "profile").code == 2
+    assert bed.run("memory", "profile", "9").code == 2
