@@ -288,7 +288,7 @@ class TempEased(Event, frozen=True, kw_only=True):
 
 
 class Remembered(Event, frozen=True, kw_only=True):
-    """What an earlier supervisor wrote down of what it had learned (`KeepLearned`), as it was found; None: nothing was."""
+    """What an earlier supervisor wrote down of what it had learned (`KeepLearned`), as found; None: nothing was."""
 
     content: bytes | None
 
