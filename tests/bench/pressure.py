@@ -127,7 +127,7 @@ def _ours(place: str, files: list[str], limit_bytes: int | None, workers: int) -
             verdicts=sum(told.get(state, 0) for state in ("done", "cached", "failed", "quarantined")),
             done=told.get("done", 0),
             oom_kills=group.oom_kills(),
-            peak_bytes=_peak(group),
+            peak_bytes=peak(group),
             seconds=seconds,
             end=f"exit code {ended.returncode}",
         )
@@ -162,7 +162,7 @@ def _peer(place: str, name: str, files: list[str]) -> Outcome:
             verdicts=len(said),
             done=sum(verdict == "done" for verdict in said.values()),
             oom_kills=group.oom_kills(),
-            peak_bytes=_peak(group),
+            peak_bytes=peak(group),
             seconds=seconds,
             end=end,
         )
@@ -222,7 +222,7 @@ def _broker(place: str, name: str) -> Iterator[str]:
         server.wait()
 
 
-def _peak(group: MemoryGroup) -> int:
+def peak(group: MemoryGroup) -> int:
     name = "memory.max_usage_in_bytes" if group.version == 1 else "memory.peak"
     try:
         with open(os.path.join(group.path, name), encoding="ascii") as file:

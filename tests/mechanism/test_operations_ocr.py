@@ -1,0 +1,121 @@
+"""The operation `ocr`: what is read, at which size, and with how much memory."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image, ImageDraw, ImageFont
+
+from protocol.errors import UnknownRecipe
+from protocol.messages import ItemReport
+from supervisor.recipes import BUILT_IN, all_recipes
+from tests.galleries import write
+from tests.mechanism.performing import Bench, recipe_of, step, values, warnings
+from workers import specimens, text
+from workers.errors import RecipeError
+from workers.memory_lease import Bounded, Leases
+from workers.models import Models
+
+here = "ocr" in all_recipes({})
+needs_ocr = pytest.mark.skipif(not here, reason="not installed: the extra 'ocr'")
+SAID = ["The quick brown fox", "jumps over 1234 lazy dogs", "and goes home again"]
+
+
+def page(size: tuple[int, int] = (1400, 900), letters: int = 44, *, colour: str = "black", mode: str = "RGB") -> bytes:
+    """A page with three lines of text, as PNG."""
+    picture = Image.new(mode, size, "white" if mode == "RGB" else (0, 0, 0, 0))
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(size=letters)
+    for number, line in enumerate(SAID):
+        draw.text((size[0] // 20, size[1] // 8 + 3 * letters * number), line, colour, font)
+    return specimens.encoded(picture, "PNG")
+
+
+def bench_of(tmp_path: Path, pool_bytes: int | None = None) -> Bench:
+    bench = Bench(tmp_path)
+    if pool_bytes is not None:
+        bench.context.leases = Leases(Bounded(pool_bytes))
+        bench.context.models = Models(bench.context.leases)
+    return bench
+
+
+def read(bench: Bench, content: bytes, *, memory_bytes: int = 1 << 40, **parameters: Any) -> ItemReport:
+    path = write(Path(bench.directory), "page.png", content)
+    return bench.run(path, step("ocr", **parameters), memory_bytes=memory_bytes)
+
+
+def told(report: ItemReport) -> dict[str, Any]:
+    assert report.error is None and report.outcome == "done", report
+    found: dict[str, Any] = values(report)["ocr"]
+    return found
+
+
+def letters(found: str) -> str:
+    return "".join(found.lower().split())
+
+
+@needs_ocr
+def test_a_page_is_read_line_by_line_from_the_top(tmp_path: Path) -> None:
+    bench = bench_of(tmp_path)
+    found = told(read(bench, page()))
+    assert letters(found["text"]) == letters("".join(SAID))
+    assert (found["width"], found["height"], found["side"], found["asked_side"]) == (1400, 900, 960, 960)
+    tops = [line["box"][0][1] for line in found["lines"]]
+    assert tops == sorted(tops) and all(0.5 <= line["confidence"] <= 1 for line in found["lines"])
+    left, top = found["lines"][0]["box"][0]
+    assert abs(left - 70) < 20 and abs(top - 115) < 25, "in pixels of the image"
+    assert "lines" not in told(read(bench, page(), boxes=False))
+    bench.context.models.close()
+
+
+@needs_ocr
+def test_white_letters_on_nothing_and_small_ones_on_a_large_page_are_read(tmp_path: Path) -> None:
+    bench = bench_of(tmp_path)
+    found = told(read(bench, page(colour="white", mode="RGBA")))
+    assert letters(found["text"]) == letters("".join(SAID))
+    found = told(read(bench, page((2800, 1800), 40)))
+    assert letters(found["text"]) == letters("".join(SAID)), "cut out of the larger picture"
+    bench.context.models.close()
+
+
+@needs_ocr
+def test_with_less_memory_it_is_read_at_a_smaller_size_and_says_so(tmp_path: Path) -> None:
+    bench = bench_of(tmp_path, 400_000_000)
+    first = read(bench, page())
+    assert told(first)["side"] == 960 and not warnings(first)
+    lender = bench.context.leases.lender
+    assert isinstance(lender, Bounded)
+    free = 60_000_000
+    lender.limit_bytes = sum(lender.out.values()) + free
+    less = read(bench, page(), memory_bytes=50_000_000)
+    found = told(less)
+    assert 320 <= found["side"] < 960 and letters(found["text"]) == letters("".join(SAID))
+    assert warnings(less) == [
+        f"text was looked for at {found['side']} pixels instead of 960: there is no memory for more"
+    ]
+    assert less.weighed is None, "what was taken under a lease says nothing of the image"
+    bench.context.models.close()
+
+
+@needs_ocr
+def test_what_takes_part_in_the_result_is_part_of_the_version(tmp_path: Path) -> None:
+    recipe = recipe_of(step("ocr"))
+    assert recipe.version.startswith("ocr:1-") and len(recipe.version) == len("ocr:1-") + 12
+    for side in (100, 5000):
+        with pytest.raises(RecipeError, match="320 to 2048 are possible"):
+            recipe_of(step("ocr", side=side))
+
+
+@pytest.mark.skipif(here, reason="the extra 'ocr' is installed")
+def test_without_the_extra_there_is_no_such_recipe_and_the_way_out_is_said() -> None:
+    assert "ocr" in BUILT_IN and "ocr" not in all_recipes({})
+    with pytest.raises(RecipeError, match=r"pip install 'gallery-supervisor\[ocr\]'"):
+        recipe_of(step("ocr"))
+    assert "gallery-supervisor[ocr]" in str(UnknownRecipe("ocr", ["thumbs"]))
+
+
+def test_what_the_detector_sees_is_bounded_by_its_longest_side() -> None:
+    assert text.seen_at(1400, 900, 960) == (960, 608)
+    assert text.seen_at(200, 100, 960) == (384, 192), "a small picture is doubled, not more"
+    assert text.seen_at(20_000, 30, 960) == (960, 32)
+    needs = [text.needs_bytes(1400, 900, side) for side in (320, 480, 640, 960, 2048)]
+    assert needs == sorted(needs) and needs[0] < 20_000_000 < needs[3] < 100_000_000
