@@ -20,7 +20,7 @@ from protocol.messages import ItemReport, Leak, Memory
 from supervisor.policy.commands import Command, Note
 from supervisor.policy.sizes import human
 from supervisor.policy.state import PoolState, Slot
-from supervisor.policy.steadiness import SURE, WINDOW, Grown, RecipeWatch, Steady, WorkerWatch, steady
+from supervisor.policy.steadiness import SURE, Grown, RecipeWatch, Steady, WorkerWatch, steady
 from supervisor.policy.stopping import recycle
 from supervisor.policy.worker import Worker
 
@@ -38,6 +38,7 @@ in tables that grow with what was seen."""
 LEAST_BYTES = 1_000_000
 """Less growth than this in the window is nothing to act on: a megabyte of names and counters is no leak."""
 EXPLAINED = 0.5
+"""Part of what items left behind that the own growth of one step must account for: less, and nobody is blamed."""
 _PART_SPENT = 0.5
 READING = "reading"
 """Blamed where the growth came while the image was opened and decoded, before the first step."""
@@ -116,9 +117,10 @@ def _leak_in(recipe: str, watch: RecipeWatch, at: float) -> Leak | None:
         growth = _growth(window)
         if growth.confidence < SURE or not _matters(window, growth):
             continue
-        subject, explained = _blame(window, watch.operations)
-        name = subject if subject is not None else f"recipe {recipe}"
-        confidence = growth.confidence * (min(1.0, explained / 0.8) if subject is not None else EXPLAINED)
+        name, explained = _blame(window, watch.operations)
+        confidence = growth.confidence * min(1.0, explained / EXPLAINED)
+        if confidence < SURE:
+            continue
         items = sum(grown.items for grown in window)
         seconds = max(1e-3, window[-1].at - window[0].at)
         message = (
@@ -149,25 +151,18 @@ def _matters(window: Sequence[Grown], growth: Steady) -> bool:
     """Whether a steady growth is one to act on."""
     if growth.slope <= 0 or growth.grown < LEAST_BYTES:
         return False
-    seconds = max(1e-3, window[-1].at - window[0].at)
-    return (
-        growth.slope >= STEADY_BYTES_PER_ITEM
-        or growth.grown >= STEADY_BYTES
-        or growth.slope >= STEADY_SHARE * max(1, window[0].held)
-        or (growth.grown / seconds >= STEADY_BYTES_PER_SECOND and len(window) >= WINDOW)
-    )
+    return growth.slope >= min(STEADY_BYTES_PER_ITEM, STEADY_SHARE * window[0].held) or growth.grown >= STEADY_BYTES
 
 
-def _blame(window: Sequence[Grown], operations: Sequence[str]) -> tuple[str | None, float]:
+def _blame(window: Sequence[Grown], operations: Sequence[str]) -> tuple[str, float]:
     """The operation whose own growth is nearest to what the items left behind, and the part of it that it explains."""
-    known = [grown for grown in window if grown.steps and len(grown.steps) == len(operations)]
+    known = [grown for grown in window if len(grown.steps) == len(operations)]
     if not known:
-        return (operations[1], 1.0) if len(operations) == 2 else (None, 0.0)
+        return operations[-1], 0.0
     scale = median(abs(grown.bytes / grown.items) for grown in known) or 1.0
     rests = [median(abs(grown.steps[n] - grown.bytes / grown.items) for grown in known) for n in range(len(operations))]
     best = min(range(len(operations)), key=lambda n: rests[n])
-    explained = 1.0 - rests[best] / scale
-    return (operations[best], explained) if explained >= EXPLAINED else (None, explained)
+    return operations[best], max(0.0, 1.0 - rests[best] / scale)
 
 
 def recycle_early(state: PoolState, slot: Slot, worker: Worker, recipe: str, now: float) -> list[Command]:
