@@ -199,7 +199,9 @@ def test_heartbeats_come_between_items_and_name_the_next(pool: RealPool) -> None
     pool.receive(Ready)
     pool.grant(worker, nap(0.06), names(4))
     beat = pool.receive(Heartbeat)
-    assert (beat.items_done, beat.current) == (1, 2)
+    while beat.items_done == 0:  # one may be due before the first item has begun
+        beat = pool.receive(Heartbeat)
+    assert beat.current == beat.items_done + 1 <= 4
     assert beat.memory.rss_bytes > 0
 
 
