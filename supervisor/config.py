@@ -48,6 +48,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """None: found by itself (control group, else the machine)."""
     recipes: dict[str, Recipe]
     item_timeout_seconds: float = 60.0
+    timeout_tries: int = 1
     drain_seconds: float = 30.0
     nice: int = 10
     idle_io: bool = True

@@ -66,6 +66,8 @@ PLAIN = (
             help="what all processes together may use, e.g. 512M or 1.5G [control group's limit or machine]"),
     Setting(name="item-timeout", field="item_timeout_seconds", kind="duration", default=60.0, at_least=0.1,
             help="longest time one image may take, e.g. 90s or 5m [60s]"),
+    Setting(name="timeout-tries", field="timeout_tries", kind="count", default=1, at_least=1, at_most=10,
+            help="how often an image may reach that time limit before it is quarantined [1]"),
     Setting(name="drain", field="drain_seconds", kind="duration", default=30.0, at_least=0,
             help="how long a stop waits for images in progress [30s]"),
     Setting(name="nice", field="nice", kind="count", default=10, at_least=-20, at_most=19,

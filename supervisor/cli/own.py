@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 
+from protocol import kernel
 from protocol.errors import GalleryError, MachineError
 from protocol.sockets import is_listening
 from supervisor.cli.find import endpoint_of
@@ -45,6 +46,8 @@ class OwnSupervisor:
 
         Raises the GalleryError with what the child said where it ended, or was not ready in time.
         """
+        if self._reading.values["sandbox"] == "require" and (lacks := kernel.offer().lacking()):
+            raise kernel.SandboxMissing(lacks)  # the child's exit code could also mean that another one was faster
         self._starts = 0
         self._spawn()
         deadline = time.monotonic() + START_SECONDS

@@ -7,7 +7,7 @@ on the cause of death, and the first cause known is the one that counts: an inte
 | cause | meaning | charge |
 |---|---|---|
 | recycle, drain, template_died, protocol, start_timeout | we ended it, not because of the item | none |
-| timeout | no progress on an item within its time limit | crash |
+| timeout | no progress on an item within its time limit | timeout |
 | hard_limit, emergency | our SIGKILL for memory | memory |
 | kernel_oom | SIGKILL while the kernel counted an OOM kill | memory |
 | killed_outside | SIGKILL that is not ours, no OOM kill counted, RSS below the soft limit | outside |
@@ -25,6 +25,9 @@ from supervisor.policy.items import Item
 
 CRASH_DEATHS_ALLOWED = 1
 """A crash may be a coincidence (a neighbour corrupted shared state, the machine hiccuped): one retry, alone."""
+TIMEOUT_TRIES = 1
+"""The default. An item had the whole of its limit and spent it: a second try costs as much again, and another worker.
+Worth more only where the machine is so loaded that the limit says little."""
 MEMORY_DEATHS_ALLOWED = 1
 """One retry, with doubled reservation and the others drained."""
 OUTSIDE_KILLS_ALLOWED = 5
@@ -41,6 +44,7 @@ class Charge(Enum):
 
     NOTHING = "nothing"
     CRASH = "crash"
+    TIMEOUT = "timeout"
     MEMORY = "memory"
     OUTSIDE = "outside"
 
@@ -93,12 +97,14 @@ def charge_for(cause: str) -> Charge:
         return Charge.NOTHING
     if cause in MEMORY:
         return Charge.MEMORY
+    if cause == "timeout":
+        return Charge.TIMEOUT
     if cause in {"killed_outside", "unknown"}:
         return Charge.OUTSIDE
     return Charge.CRASH
 
 
-def judge(item: Item, charge: Charge) -> Fate:
+def judge(item: Item, charge: Charge, timeout_tries: int = TIMEOUT_TRIES) -> Fate:
     """Raises the item's count and returns what becomes of it."""
     match charge:
         case Charge.NOTHING:
@@ -106,6 +112,9 @@ def judge(item: Item, charge: Charge) -> Fate:
         case Charge.CRASH:
             item.charges += 1
             return Fate.QUARANTINE if item.charges > CRASH_DEATHS_ALLOWED else Fate.ALONE
+        case Charge.TIMEOUT:
+            item.charges += 1
+            return Fate.QUARANTINE if item.charges >= timeout_tries else Fate.ALONE
         case Charge.MEMORY:
             item.memory_charges += 1
             return Fate.QUARANTINE if item.memory_charges > MEMORY_DEATHS_ALLOWED else Fate.ALONE_DRAINED

@@ -46,8 +46,13 @@ _TIERS: dict[Level, Literal["gentle", "moderate", "aggressive", "emergency"]] = 
 """What the cache's memory level is left at each level of memory: it is the cheapest thing to give up."""
 
 
+_STANDSTILL_SECONDS = 0.5
+"""Five times the longest interval between two looks at a pool that works."""
+
+
 def on_sampled(state: PoolState, event: Sampled, now: float) -> list[Command]:
     """Takes in one look and returns the remedies it calls for."""
+    seen_at = state.sampled_at
     _take_in_whole(state, event, now)
     commands: list[Command] = []
     looked = {sample.slot: sample for sample in event.workers}
@@ -57,7 +62,7 @@ def on_sampled(state: PoolState, event: Sampled, now: float) -> list[Command]:
         if worker is None or sample is None or sample.incarnation != worker.incarnation:
             continue
         _take_in_worker(slot, worker, sample, now)
-        commands += _item_time(state, slot, worker, sample, now)
+        commands += _item_time(state, slot, worker, sample, seen_at, now)
         commands += _trim_time(state, slot, worker, now)
         if worker.state in ("IDLE", "BUSY", "DRAINING") and worker.baseline_bytes:
             commands += _care_for(state, slot, worker, sample, now)
@@ -110,15 +115,25 @@ def _take_in_worker(slot: Slot, worker: Worker, sample: WorkerSample, now: float
     worker.item = sample.item
 
 
-def _item_time(state: PoolState, slot: Slot, worker: Worker, sample: WorkerSample, now: float) -> list[Command]:
-    """Ends a worker that made no progress on its item, or between two items, within the time limit."""
+def _item_time(
+    state: PoolState, slot: Slot, worker: Worker, sample: WorkerSample, seen_at: float | None, now: float
+) -> list[Command]:
+    """Ends a worker that made no progress on its item, or between two items, within the time limit. `seen_at`: when it
+    was looked at before."""
     if worker.state not in ("BUSY", "DRAINING"):
         return []
     started = sample.item_started if sample.item else worker.progress_at
     limit = state.settings.item_timeout_seconds
-    verdict = judge_item_time(slot.index, started, now, limit)
+    verdict = judge_item_time(slot.index, max(started, worker.excused_at) if started else started, now, limit)
     if verdict.action is not Action.KILL:
         return []
+    if seen_at is not None and now - seen_at > max(
+        _STANDSTILL_SECONDS, min(limit / 2, state.settings.sample_stale_seconds)
+    ):
+        # Nobody looked, so nothing ran: a machine that stood still (suspended, thrashing) is no image's fault.
+        worker.excused_at = now
+        message = f"worker {slot.index}: {verdict.reason}, but the machine stood still: it is given its time anew"
+        return [Note(kind="excused", slot=slot.index, message=message, figures={"seconds": round(now - seen_at, 3)})]
     lease = state.lease_of(worker)
     path = None
     if lease is not None and sample.item in lease.items:

@@ -201,7 +201,7 @@ def _judge(
     event: WorkerExited,
 ) -> list[Command]:
     charge = blame.charge_for(death.cause)
-    fate = blame.judge(item, charge)
+    fate = blame.judge(item, charge, state.settings.timeout_tries)
     path = batch.path(item)
     if fate is Fate.QUARANTINE:
         return quarantine(state, slot, batch, item, death, _evidence(worker, death, event, lease), event)
@@ -263,7 +263,8 @@ def quarantine(
     path = batch.path(item)
     deaths = item.charges + item.memory_charges + item.outside_kills + item.unclean_stops
     kind = blame.error_kind(death.cause)
-    message = f"{path} {blame.sentence(death, event.step if event else -1)}; quarantined after {deaths} deaths"
+    after = "1 death" if deaths == 1 else f"{deaths} deaths"
+    message = f"{path} {blame.sentence(death, event.step if event else -1)}; quarantined after {after}"
     batch.settling_ids.add(item.id)
     settlement = Settlement(
         id=item.id,

@@ -24,6 +24,7 @@ class LiveSettings(msgspec.Struct, frozen=True, kw_only=True):
     cleanup: CleanupSettings
     alerts: AlertSettings
     item_timeout_seconds: float
+    timeout_tries: int
     drain_seconds: float
     batch_size_max: int
     queue_max_items: int

@@ -45,6 +45,8 @@ class PoolSettings(msgspec.Struct, frozen=True, kw_only=True):
     budget_bytes: int
     """As found at start; every sample carries the current one."""
     item_timeout_seconds: float = 60.0
+    timeout_tries: int = 1
+    """How often an item may reach its time limit before it is quarantined."""
     start_timeout_seconds: float = 30.0
     drain_seconds: float = 30.0
     terminate_seconds: float = 5.0

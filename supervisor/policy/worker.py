@@ -156,6 +156,8 @@ class Worker(msgspec.Struct, kw_only=True):
     peak_bytes: int = 0
     heap_bytes: int = 0
     native_bytes: int = 0
+    excused_at: float = 0.0
+    """When its item was given its time anew, because nobody had looked for long; 0: never."""
     sampled_at: float | None = None
     item: int = 0
     """The item its flight recorder named at the last sample; 0: none."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,22 @@ def test_require_starts_or_says_what_lacks(bed: Bed) -> None:
         assert ended.code == 4 and "--sandbox best-effort" in ended.err
     else:
         assert ended.code == 0, ended.err
+
+
+@pytest.mark.skipif(not OFFER.seccomp, reason="no seccomp filter can be made here")
+def test_without_landlock_require_refuses_as_a_whole_and_best_effort_goes_on(bed: Bed) -> None:
+    bed.prefix = [sys.executable, "-P", "-m", "tests.end_to_end.without_landlock"]
+    bed.fill(2)
+    for verb in (["run", bed.photos, "--out", bed.out], ["start"]):
+        refused = bed.run(*verb, "--sandbox", "require")
+        assert refused.code == 4 and "the kernel has no Landlock" in refused.err, refused.err
+        assert "--sandbox best-effort" in refused.err and "Traceback" not in refused.err
+    assert not bed.outputs()
+    ended = bed.run("run", bed.photos, "--out", bed.out, "--json")
+    assert ended.code == 0 and ended.last["done"] == 2, ended.err
+    bed.start()
+    status = json.loads(bed.run("status", "--json").out)
+    assert {worker["sandbox"] for worker in status["workers"]} == {"seccomp"}
 
 
 def test_an_operation_of_another_distribution_runs_confined(bed: Bed) -> None:

@@ -117,8 +117,8 @@ def test_frozen_image_is_killed_by_its_time_limit_and_blamed(bed: Bed) -> None:
     progress = client.wait(batch, 30)
     assert (progress.counts.done, progress.counts.quarantined) == (19, 1)
     verdict = bed.results(client, batch)[names[3]]
-    assert verdict["error"]["kind"] == "timeout" and verdict["attempts"] == 2
-    assert progress.summary.kills == 2
+    assert verdict["error"]["kind"] == "timeout" and verdict["attempts"] == 1
+    assert progress.summary.kills == 1
 
 
 def test_exit_code_of_a_worker_is_its_evidence(bed: Bed) -> None:

@@ -78,8 +78,30 @@ def test_a_suspect_that_works_at_last_is_simply_done() -> None:
     assert story.on_disk("b")[4] == "done"
 
 
-def test_an_item_past_its_time_is_killed_and_charged_as_timeout() -> None:
+def test_an_item_past_its_time_is_killed_and_quarantined_at_once() -> None:
     story = busy(item_timeout_seconds=60.0)
+    story.pass_time(60.5)
+    assert story.states() == ["KILLING"] and story.notes("timeout")
+    story.exit(0, -9, item=4)
+    (verdict,) = story.of(c.SettleItems)[0].settlements
+    assert verdict.quarantine is not None and verdict.quarantine.kind == "timeout"
+
+
+def test_a_machine_that_stood_still_is_no_fault_of_the_item() -> None:
+    story = busy(item_timeout_seconds=60.0)
+    story.pass_time(30.0)
+    story.clock.step(100.0)
+    story.pass_time(1.0)
+    (excused,) = story.notes("excused")
+    assert story.states() == ["BUSY"] and "stood still" in excused.message
+    story.pass_time(58.0)
+    assert story.states() == ["BUSY"]
+    story.pass_time(2.0)
+    assert story.states() == ["KILLING"]
+
+
+def test_an_item_past_its_time_is_tried_again_alone_where_it_may_be() -> None:
+    story = busy(item_timeout_seconds=60.0, timeout_tries=2)
     story.pass_time(59.0)
     assert story.states() == ["BUSY"]
     story.pass_time(1.5)

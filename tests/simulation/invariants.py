@@ -115,7 +115,8 @@ def check_commands(world: World, before: Mapping[int, str], commands: Sequence[c
                 for each in command.settlements:
                     if each.quarantine is not None:
                         deaths, unclean = world.deaths.get(each.id, 0), world.unclean.get(each.id, 0)
-                        guilty = deaths >= 2 or unclean >= 3
+                        slow = each.quarantine.kind == "timeout" and deaths >= world.settings.timeout_tries
+                        guilty = deaths >= 2 or unclean >= 3 or slow
                         must(guilty, f"item {each.id} is quarantined after {deaths} deaths, {unclean} unclean stops")
     must(state.exit_code is None or not state.leases, "the loop is left with leases")
 

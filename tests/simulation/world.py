@@ -72,6 +72,7 @@ class World:
             leases=LeaseSettings(stale_seconds=2.0, answer_seconds=0.5),
             budget_bytes=self.budget_bytes,
             item_timeout_seconds=2.0,
+            timeout_tries=1 + seed % 3 // 2,
             start_timeout_seconds=1.0,
             drain_seconds=1.0,
             terminate_seconds=0.5,
