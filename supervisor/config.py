@@ -90,6 +90,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     alerts: AlertSettings = AlertSettings()
     alert_command: str | None = None
     alert_webhook: str | None = None
+    trace: str | None = None
 
     @property
     def library(self) -> list[str]:

@@ -40,13 +40,14 @@ from supervisor.mechanism.memory import Budget, BudgetFinder, share_arenas
 from supervisor.mechanism.notify import Notifier
 from supervisor.mechanism.parts import PartProcesses, Program
 from supervisor.mechanism.processes import Processes, wait_for_orphans
-from supervisor.mechanism.protection import Stops, stops_before
+from supervisor.mechanism.protection import Stops, note_of, stops_before
 from supervisor.mechanism.reconfigure import Reconfigurer, live_of
 from supervisor.mechanism.remains import remove_partial
 from supervisor.mechanism.router import Router
 from supervisor.mechanism.signals import Signals
 from supervisor.mechanism.state import Endpoint, StateDirectory, make_private_directory
 from supervisor.mechanism.temp import Keeper, TempRoot
+from supervisor.mechanism.trace_file import TraceFile
 from supervisor.mechanism.turns import TurnTimes
 from supervisor.policy.cache.keys import CacheStep, step_of
 from supervisor.policy.cache.settings import CacheSettings
@@ -168,6 +169,7 @@ def _open(current: Reconfigurer, closing: contextlib.ExitStack) -> tuple[Hands, 
         history=history,
         cleaner=_open_cleaner(journal, cache, mailbox, closing),
         alerts=_open_alerts(config, log, closing),
+        trace=TraceFile(config.trace, log.line),
         state_directory=state.path,
         state_token=state.token,
         keep_learned=state.keep_learned,
@@ -409,6 +411,7 @@ def _settings(config: Config, budget: Budget, catalogue: Catalogue, stops: Stops
         parts=tuple(plan for plan, _ in _parts(config)),
         history_rows=config.history_rows,
         protection=config.protection,
+        trace=config.trace is not None,
         protection_stops=tuple(stops.at),
         workers_configured=stops.workers_configured,
         confined=config.sandbox != "off" and kernel.offer().landlock_abi > 0,
@@ -425,18 +428,9 @@ def _summary(config: Config, budget: Budget, recovered: Recovered, stops: Stops)
         budget_bytes=budget.bytes,
         budget_source=budget.source if budget.limit_path is None else f"{budget.source}: {budget.limit_path}",
         pid=os.getpid(),
-        notes=[*_notes(budget, recovered), *_note_of_stops(config, stops)],
+        notes=[*_notes(budget, recovered), *note_of(stops, config.workers)],
         sandbox="off" if config.sandbox == "off" else kernel.offer().level,
     )
-
-
-def _note_of_stops(config: Config, stops: Stops) -> Iterator[str]:
-    if config.workers < stops.workers_configured:
-        yield (
-            f"emergency protection stopped this supervisor {len(stops.at)} times in a row: it starts with "
-            f"{config.workers} workers instead of {stops.workers_configured}; a calm run, or "
-            "'supervisor emergency reset --confirm', ends that"
-        )
 
 
 def _notes(budget: Budget, recovered: Recovered) -> Iterator[str]:

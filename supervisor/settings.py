@@ -121,6 +121,8 @@ PLAIN = (
             help="what uploaded images and their outputs may take on the disk [2GB]"),
     Setting(name="protection", field="protection", kind="switch", default=True,
             help="yes or no: stop in order (exit code 75) when memory cannot be had back in an emergency [yes]"),
+    Setting(name="trace", field="trace", kind="path", default=None,
+            help="a file to which every look at memory is appended, for 'why --replay' [none]"),
     Setting(name="alert-command", field="alert_command", kind="text", default=None,
             help="a command that gets each alert as JSON on its standard input [none]"),
     Setting(name="alert-webhook", field="alert_webhook", kind="text", default=None,

@@ -2,7 +2,7 @@
 
 import argparse
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -13,6 +13,9 @@ from supervisor.cli.find import ask, connect, connect_or_read
 from supervisor.cli.options import Verb
 from supervisor.cli.output import path_fields, print_json, say, shown, when
 from supervisor.naming import absolute
+
+if TYPE_CHECKING:
+    from supervisor.policy.replay import Replayed
 
 _EXAMPLES = """  supervisor why worker 2
   supervisor why photos/huge.png"""
@@ -46,12 +49,15 @@ def _figure(value: object) -> str:
 
 
 def _configure_why(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", nargs="+", metavar="WHAT", help="'worker N', or the path of an image")
+    parser.add_argument("what", nargs="*", metavar="WHAT", help="'worker N', or the path of an image")
     parser.add_argument("--limit", type=int, default=200, metavar="N", help="at most so many, the last ones [200]")
+    parser.add_argument("--replay", metavar="TRACE", help="decide again what a trace (setting trace) has seen")
 
 
 def _why(arguments: argparse.Namespace) -> int:
     what = arguments.what
+    if arguments.replay is not None:
+        return _replay(arguments)
     if len(what) == 2 and what[0] == "worker":
         if not what[1].isdecimal():
             raise UsageError(f"'worker {what[1]}': the number of a slot is needed, as 'supervisor status' shows it")
@@ -63,6 +69,33 @@ def _why(arguments: argparse.Namespace) -> int:
     with connect_or_read(arguments) as answerer:
         found = ask(answerer, request, Decisions).decisions
     return _print(arguments, found, "no decision about it is known")
+
+
+def _replay(arguments: argparse.Namespace) -> int:
+    from supervisor.policy.replay import read_line, replay
+
+    if arguments.what:
+        raise UsageError(f"--replay takes a trace alone, not {' '.join(arguments.what)!r} beside it")
+    with open(arguments.replay, "rb") as file:
+        try:
+            found = [_decision(number, each) for number, each in enumerate(replay(map(read_line, file)), 1)]
+        except ValueError as error:
+            raise UsageError(f"{arguments.replay}: {error}") from error
+    return _print(arguments, found, "nothing would have been decided", lines=True)
+
+
+def _decision(number: int, replayed: "Replayed") -> Decision:
+    note = replayed.note
+    return Decision(
+        number=number,
+        at=replayed.at,
+        kind=note.kind,
+        message=note.message,
+        slot=note.slot,
+        batch=None,
+        path=None,
+        figures=note.figures,
+    )
 
 
 def _configure_events(parser: argparse.ArgumentParser) -> None:

@@ -7,6 +7,7 @@ bounded amount from each, workers' reports before workers' exits: what a dead wo
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 
@@ -32,6 +33,7 @@ from supervisor.mechanism.remains import remove_partial
 from supervisor.mechanism.router import Router
 from supervisor.mechanism.signals import Signals
 from supervisor.mechanism.temp import Keeper
+from supervisor.mechanism.trace_file import TraceFile
 from supervisor.mechanism.turns import TurnTimes
 from supervisor.policy import commands as c
 from supervisor.policy.cache.asked import LookUpItems, StoreItems
@@ -67,6 +69,7 @@ class Hands:
         history: HistoryFile,
         cleaner: Cleaner,
         alerts: AlertTeller,
+        trace: TraceFile,
         state_directory: str,
         state_token: str,
         keep_learned: Callable[[bytes], None],
@@ -86,6 +89,7 @@ class Hands:
         self._history = history
         self._cleaner = cleaner
         self._alerts = alerts
+        self._trace = trace
         self._state_directory = state_directory
         self._state_token = state_token
         self._reconfigurer = reconfigurer
@@ -224,6 +228,8 @@ class Hands:
                 self._chores.submit(give_back)
             case c.CleanUp():
                 self._cleaner.start(command)
+            case c.KeepTrace():
+                self._chores.submit(partial(self._trace.write, command.line))
             case c.TellAlert():
                 self._alerts.tell(command)
             case c.KeepProtection():

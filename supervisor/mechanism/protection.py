@@ -42,6 +42,16 @@ def stops_before(state_directory: str, workers: int, within_seconds: float) -> S
     return Stops(in_a_row(read_note(state_directory).stops, time.time(), within_seconds), workers)
 
 
+def note_of(stops: Stops, workers: int) -> list[str]:
+    """Returns what the start screen says of them, where this start is a smaller one for that."""
+    if workers >= stops.workers_configured:
+        return []
+    return [
+        f"emergency protection stopped this supervisor {len(stops.at)} times in a row: it starts with {workers} workers "
+        f"instead of {stops.workers_configured}; a calm run, or 'supervisor emergency reset --confirm', ends that"
+    ]
+
+
 def write_note(state_directory: str, stops: list[float]) -> None:
     """Leaves a note, synced, or removes it where there is nothing to say. Raises OSError."""
     path = os.path.join(state_directory, NOTE_NAME)

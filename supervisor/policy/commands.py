@@ -100,6 +100,12 @@ class KeepProtection(Command, frozen=True, kw_only=True):
     stops: list[float]
 
 
+class KeepTrace(Command, frozen=True, kw_only=True):
+    """Append a line to the trace of the memory watch. Not answered."""
+
+    line: bytes
+
+
 class AskTemp(Command, frozen=True, kw_only=True):
     """Have the temp root's keeper answer a request of a client."""
 

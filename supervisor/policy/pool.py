@@ -26,6 +26,7 @@ from supervisor.policy import (
     parts,
     profiling,
     protection,
+    replay,
     reports,
     stopping,
 )
@@ -124,7 +125,8 @@ class Pool:
             case e.ItemsCommitted():
                 return _on_committed(state, event, now)
             case e.Sampled():
-                return care.on_sampled(state, event, now)
+                kept = replay.keep_look(state, event, now)
+                return kept + care.on_sampled(state, event, now)
             case e.Tick():
                 return []
             case e.RequestReceived():
@@ -281,7 +283,7 @@ def _on_changed(state: PoolState, event: e.BatchChanged, now: float) -> list[Com
 
 
 def _on_recovered(state: PoolState, event: e.Recovered, now: float) -> list[Command]:
-    commands: list[Command] = []
+    commands = replay.keep_head(state)
     historian.begin(state, event.history, now)
     for record in event.records:
         batch = state.queue.add(record)

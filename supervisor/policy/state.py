@@ -78,6 +78,8 @@ class PoolSettings(msgspec.Struct, frozen=True, kw_only=True):
     cleanup: CleanupSettings = CleanupSettings()
     alerts: AlertSettings = AlertSettings()
     protection: bool = True
+    trace: bool = False
+    """Whether the looks of the memory watch are kept, to be replayed."""
     protection_stops: tuple[float, ...] = ()
     """When protection stopped earlier supervisors of this state directory, one after the other; since the epoch."""
     workers_configured: int = 0
@@ -157,8 +159,7 @@ class PoolState:
             for index in range(settings.workers)
         ]
         self.parts: dict[str, Part] = make(settings.parts)
-        self.cleanups = make_cleanups(settings.cleanup.history_count)
-        self.alerts = Alerts()
+        self.cleanups, self.alerts = make_cleanups(settings.cleanup.history_count), Alerts()
         self.protection = Protection(enabled=settings.protection, stops=list(settings.protection_stops))
         self.leases: dict[int, Lease] = {}
         self.lease_number = 0

@@ -96,3 +96,25 @@ def test_protection_stops_in_order_twice_then_fewer_workers_finish_what_was_acce
     bed.run("stop")
     assert calm.wait().code == 0
     assert not os.path.exists(note), calm.said()
+
+
+def test_a_trace_is_replayed_and_tells_what_was_decided(bed: Bed) -> None:
+    trace = os.path.join(bed.directory, "trace")
+    ended = bed.command("start", memory=TINY, trace=trace).wait(60)
+    assert ended.code == 75
+    replayed = bed.run("why", "--replay", trace, "--json")
+    assert replayed.code == 0, replayed.err
+    told = [(row["kind"], row["message"]) for row in replayed.rows]
+    assert told[0][1].startswith("memory level normal -> protection")
+    assert told[1][1].startswith("emergency protection, attempt 1 of 3")
+    assert {message for kind, message in told if kind == "level"} <= set(_messages(ended.err))
+    with open(trace, "w", encoding="utf-8") as file:
+        file.write("no trace\n")
+    refused = bed.run("why", "--replay", trace)
+    assert refused.code == 2
+    assert "not a line of a trace" in refused.err
+
+
+def _messages(log: str) -> list[str]:
+    """The log's lines without their time."""
+    return [line[9:] for line in log.splitlines()]

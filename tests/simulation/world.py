@@ -308,7 +308,7 @@ class World:
                 self._signal(command)
             case c.BuryWorker() | c.GiveBackMemory() | c.TrimCache() | c.KeepHistory() | c.KeepLearned():
                 pass
-            case c.CleanUp() | c.KeepProtection() | c.TellAlert():
+            case c.CleanUp() | c.KeepProtection() | c.KeepTrace() | c.TellAlert():
                 pass
             case LookUpItems() | StoreItems():
                 self._ask_cache(command)
