@@ -45,13 +45,17 @@ def draw(page: HistoryPage, path: str) -> None:
         axes.grid(alpha=0.3)
         axes.margins(x=0.01)
         _draw_runs(axes, page)
-    locator = dates.AutoDateLocator()
-    sizes.xaxis.set_major_locator(locator)
-    sizes.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))
+    _date_axis(sizes.xaxis, dates)
     try:
         figure.savefig(path, dpi=110)
     except ValueError as error:
         raise UsageError(f"{path} cannot be drawn: {error}") from error
+
+
+def _date_axis(axis: Any, dates: Any) -> None:
+    locator = dates.AutoDateLocator()
+    axis.set_major_locator(locator)
+    axis.set_major_formatter(dates.ConciseDateFormatter(locator))
 
 
 def _breaks(page: HistoryPage) -> set[int]:
@@ -120,9 +124,10 @@ def _height(page: HistoryPage, at: float, slot: int | None) -> float:
 def _draw_sizes(axes: Any, page: HistoryPage, times: list[datetime], breaks: set[int]) -> None:
     for worker in page.workers:
         sizes = [math.nan if size is None or n in breaks else size for n, size in enumerate(worker.batch_size)]
-        axes.plot(times, sizes, drawstyle="steps-post", linewidth=1)
-    axes.set_yscale("symlog", linthresh=1)
-    axes.set_ylim(bottom=0)
+        axes.plot(times, sizes, drawstyle="steps-pre", linewidth=1)
+    axes.set_yscale("log", base=2)
+    axes.yaxis.set_major_formatter("{x:.0f}")
+    axes.set_ylim(bottom=0.8)
     axes.set_ylabel("batch size")
 
 
