@@ -46,10 +46,9 @@ def note_of(stops: Stops, workers: int) -> list[str]:
     """Returns what the start screen says of them, where this start is a smaller one for that."""
     if workers >= stops.workers_configured:
         return []
-    return [
-        f"emergency protection stopped this supervisor {len(stops.at)} times in a row: it starts with {workers} workers "
-        f"instead of {stops.workers_configured}; a calm run, or 'supervisor emergency reset --confirm', ends that"
-    ]
+    reason = f"emergency protection stopped this supervisor {len(stops.at)} times in a row"
+    smaller = f"it starts with {workers} workers instead of {stops.workers_configured}"
+    return [f"{reason}: {smaller}; a calm run, or 'supervisor emergency reset --confirm', ends that"]
 
 
 def write_note(state_directory: str, stops: list[float]) -> None:
