@@ -13,7 +13,7 @@ import msgspec
 from protocol.launch import WorkerStart
 from protocol.recorder import RecorderReader
 from supervisor.mechanism.chores import Chores
-from supervisor.mechanism.memory import Budget, BudgetFinder, ProcessMemory, open_process
+from supervisor.mechanism.memory import Budget, BudgetFinder, PressureStall, ProcessMemory, open_process
 from supervisor.mechanism.processes import Processes, StartError, WorkerProcess
 from supervisor.policy.events import (
     AnyEvent,
@@ -70,6 +70,7 @@ class Crew:
         """Killed before they existed: the policy gave a start up while it was under way."""
         self._oom_seen = finder.oom_kills()
         self._oom_unclaimed = 0
+        self._stall = PressureStall()
         self._own = open_process(os.getpid())
         self._template: tuple[int, ProcessMemory] | None = None
 
@@ -215,6 +216,7 @@ class Crew:
             budget_bytes=budget.bytes,
             available_bytes=budget.available_bytes,
             swap_in_bytes_per_second=self._swap_in(now) if swapping else 0.0,
+            stall_share=self._stall.share(now),
             parts=looks,
             budget_source=budget.source if budget.limit_path is None else f"{budget.source}: {budget.limit_path}",
         )
@@ -294,6 +296,7 @@ class Crew:
             hand.process.close()
         self._hands.clear()
         self._recorder.close()
+        self._stall.close()
 
 
 def _part(role: str, memory: ProcessMemory, swapping: bool) -> list[PartSample]:

@@ -87,6 +87,7 @@ def _take_in_whole(state: PoolState, event: Sampled, now: float) -> None:
         least = state.least_own_bytes
         state.least_own_bytes = state.own_bytes if least is None else min(least, state.own_bytes)
     state.available_bytes = event.available_bytes
+    state.stall_share = event.stall_share
     state.swap_in_bytes_per_second = event.swap_in_bytes_per_second
     state.sampled_at = now
     for lease in state.leases.values():

@@ -143,6 +143,8 @@ class Sampled(Event, frozen=True, kw_only=True):
     parts: list[PartSample] = []
     """The supervisor, its template and its other parts, one by one."""
     budget_source: str = ""
+    stall_share: float | None = None
+    """PSI: the share of the last two seconds in which some task waited for memory; None: not told."""
 
 
 # ---- clients -------------------------------------------------------------------------------------

@@ -147,6 +147,8 @@ def _take(state: PoolState, slot: Slot, batch: Batch, single: Item | None, most:
     worker = slot.worker
     assert worker is not None
     if single is None:
+        if state.stalled():
+            most = 1
         limit = most or slot.batch_size.taper(state.queue.pending, len(state.slots))
         return batch.take(within(state, worker, batch, limit))
     if not holds(state, worker, batch, single):

@@ -324,7 +324,7 @@ def _on_handed_back(slot: Slot, batch: Batch, lease: Lease, ids: list[int]) -> l
 
 
 def _end_lease(state: PoolState, slot: Slot, worker: Worker, lease: Lease, batch: Batch, now: float) -> list[Command]:
-    if not lease.disturbed and lease.settled:
+    if not lease.disturbed and lease.settled and not state.stalled():
         slot.batch_size.clean(lease.settled, now - lease.granted_at)
     del state.leases[lease.number]
     worker.lease = None

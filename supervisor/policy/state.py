@@ -190,6 +190,7 @@ class PoolState:
         self.used_bytes = 0
         self.available_bytes = 0
         self.swap_in_bytes_per_second = 0.0
+        self.stall_share: float | None = None
         self.part_samples: list[PartSample] = []
         """The supervisor, its template and its other parts at the last look."""
         self.own_watch = OwnWatch()
@@ -255,6 +256,10 @@ class PoolState:
             reserved_bytes=lease.reserved_bytes if lease is not None and (lease.large or leased) else 0,
             widening=self.widenings.of(slot.index, self.recipe_of(slot)),
         )
+
+    def stalled(self) -> bool:
+        """Tells whether tasks wait for memory so much that no more is to be begun than one item a worker."""
+        return self.stall_share is not None and self.stall_share > self.settings.watch.stall_share_brake
 
     def room_bytes(self) -> int:
         """Returns what all leases together may take above the baselines and beside the memory leases."""

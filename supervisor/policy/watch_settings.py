@@ -40,6 +40,8 @@ class WatchSettings(msgspec.Struct, frozen=True, kw_only=True):
     smallest_allowance_bytes: int = 8 * MB
     """With less above its baseline a worker can do nothing: the decoded form of a 2-megapixel photo takes 6 MB."""
     min_free_system_bytes: int = 100 * MB
+    stall_share_brake: float = 0.10
+    """Above it leases are of one item and do not grow; it never kills: it comes late and speaks of neighbours too."""
     swap_in_bytes_per_second: float = 4 * MB
     """1,000 pages a second read back from swap: the machine is short of memory whatever the sizes say."""
 
@@ -91,6 +93,8 @@ class WatchSettings(msgspec.Struct, frozen=True, kw_only=True):
                 f"stale_after_seconds is {self.stale_after_seconds}, must be at least twice interval_idle_seconds,"
                 f" which is {self.interval_idle_seconds}"
             )
+        if not 0 < self.stall_share_brake <= 1:
+            faults.append(f"stall_share_brake is {self.stall_share_brake}, must be above 0 and at most 1")
         for name in ("growth_floor_bytes_per_second", "swap_in_bytes_per_second"):
             if not getattr(self, name) > 0:
                 faults.append(f"{name} is {getattr(self, name)}, must be above 0")

@@ -7,11 +7,16 @@ group's own file (version 2) is preferred; the machine's speaks of neighbours as
 
 import os
 import re
+from collections import deque
 from typing import NamedTuple
 
 from supervisor.mechanism.memory.cgroup_tree import find_group
 from supervisor.mechanism.memory.kept_file import KeptFile, open_kept
 
+WINDOW_SECONDS = 2.0
+"""The kernel's own averages are over ten seconds at the shortest; the counters give any window."""
+_LOOKS_A_WINDOW = 20
+_TOTAL = re.compile(rb"^some .*total=([0-9]+)", re.MULTILINE)
 _AVG10 = re.compile(rb"^(some|full) avg10=([0-9.]+)", re.MULTILINE)
 
 
@@ -27,6 +32,8 @@ class PressureStall:
 
     def __init__(self, root: str = "/") -> None:
         self._file = _open(root)
+        self._share: float | None = None
+        self._looks: deque[tuple[float, float]] = deque()
         self.source = None if self._file is None else self._file.path
 
     def look(self) -> Stall | None:
@@ -39,6 +46,27 @@ class PressureStall:
             # A kernel started with psi=0 has the file and refuses to read it.
             return None
         return Stall(shares.get(b"some", 0.0), shares.get(b"full", 0.0)) if shares else None
+
+    def share(self, now: float) -> float | None:
+        """The share of the last WINDOW_SECONDS, 0.0 to 1.0, in which some task waited for memory: the growth of the
+        kernel's counter between looks. None where it cannot be had, and before the window is full."""
+        if self._file is None:
+            return None
+        try:
+            found = _TOTAL.search(self._file.read(512))
+        except OSError:
+            return None
+        if found is None:
+            return None
+        if self._looks and now - self._looks[-1][0] < WINDOW_SECONDS / _LOOKS_A_WINDOW:
+            return self._share
+        self._looks.append((now, int(found[1]) / 1e6))
+        while len(self._looks) > 2 and now - self._looks[1][0] >= WINDOW_SECONDS:
+            self._looks.popleft()
+        (began, before), (ended, after) = self._looks[0], self._looks[-1]
+        full = ended - began >= WINDOW_SECONDS
+        self._share = min(1.0, max(0.0, (after - before) / (ended - began))) if full else None
+        return self._share
 
     def close(self) -> None:
         """Close the file; harmless when repeated."""
