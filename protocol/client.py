@@ -25,10 +25,10 @@ from typing import Any, Self, TypeVar
 import msgspec
 
 from protocol import sockets
+from protocol.chunks import CHUNK_NAMES, FIRST_CHUNK_NAMES, bounded
 from protocol.codec import decode_answer, encode
 from protocol.errors import BadMessage, NoSupervisor, WaitedTooLong
 from protocol.messages import (
-    MAX_NAMES_A_CHUNK,
     AddItems,
     Answer,
     AnyAnswer,
@@ -40,10 +40,12 @@ from protocol.messages import (
     BatchRow,
     CancelBatch,
     ChangeSettings,
+    CleanupReport,
     CloseBatch,
     Decision,
     Decisions,
     Done,
+    EmergencyCollect,
     EndMemoryLease,
     Events,
     Hello,
@@ -51,6 +53,8 @@ from protocol.messages import (
     HistoryPage,
     ItemsAdded,
     ItemState,
+    LeaksReport,
+    LeaksRequest,
     LeaseMemory,
     ListBatches,
     MemoryLeased,
@@ -83,14 +87,6 @@ A = TypeVar("A", bound=Answer)
 WINDOW = 4
 """Chunks under way at once: hides one commit (some ms) behind the next ones; more only fills queues."""
 
-CHUNK_NAMES = 5_000
-"""Names a chunk once a submission is in full flow. The first chunks are smaller, so that work starts early."""
-
-FIRST_CHUNK_NAMES = 200
-
-CHUNK_CHARACTERS = 600_000
-"""Bounds the frame: the worst character takes 6 bytes in JSON, 3.6 MB in all, below MAX_FRAME_BYTES."""
-
 DEFAULT_TIMEOUT_SECONDS = 30.0
 """A commit takes milliseconds; a disk that is drowned in writes, some seconds."""
 
@@ -104,8 +100,6 @@ LAST_WORD_SECONDS = 0.1
 
 PROGRESS_FLOOR_SECONDS = 0.02
 """Progress is not asked for more often than that, however many events come."""
-
-assert CHUNK_NAMES <= MAX_NAMES_A_CHUNK
 
 
 class Client:
@@ -197,6 +191,19 @@ class Client:
         """Changes settings by key path while the supervisor runs, all or none; with no changes, its settings file is
         read anew. Raises UsageError with every fault."""
         return self._ask(ChangeSettings(changes=dict(changes), save=save), SettingsReport)
+
+    def leaks(self) -> LeaksReport:
+        """Returns what grows, and where it is heading."""
+        return self._ask(LeaksRequest(), LeaksReport)
+
+    def collect_garbage(self, cycles: int = 1) -> CleanupReport:
+        """Has the supervisor and every worker collect garbage, so many times; tells what each gave back."""
+        return self._ask(EmergencyCollect(cycles=cycles), CleanupReport)
+
+    def is_active(self) -> bool:
+        """Tells whether it grants work: neither paused nor draining."""
+        status = self.status()
+        return status.paused is None and not status.draining
 
     def why(self, *, slot: int | None = None, path: str | None = None, limit: int = 200) -> list[Decision]:
         """Returns the decisions about one worker or one image (path token), oldest first."""
@@ -406,7 +413,7 @@ class OpenedBatch:
         """
         iterator = iter(names)
         while chunk := list(itertools.islice(iterator, self._limit)):
-            for part in _bounded(chunk):
+            for part in bounded(chunk):
                 self._send(AddItems(batch=self.name, chunk=self._chunk, root=root, prefix=prefix, names=part))
             self._limit = min(CHUNK_NAMES, self._limit * 5)
             if between is not None:
@@ -434,13 +441,3 @@ class OpenedBatch:
         if isinstance(answer, ItemsAdded):
             self.added += answer.added
             self.known += answer.known
-
-
-def _bounded(names: list[str]) -> Iterator[list[str]]:
-    """Splits a chunk until its frame is certain to fit."""
-    if len(names) == 1 or sum(map(len, names)) <= CHUNK_CHARACTERS:
-        yield names
-        return
-    middle = len(names) // 2
-    yield from _bounded(names[:middle])
-    yield from _bounded(names[middle:])

@@ -8,6 +8,9 @@
             assert result.outputs["sepia.jpg"].size == (640, 480)
             trial.assert_no_leak(gradient(640, 480))
 
+`Ballast` takes memory and gives it back under control, `snapshot` tells what the process holds (two can be subtracted),
+`assert_given_back` asserts that a clean-up was one; see `workers.footprint`.
+
 What runs is what runs in a worker: the same recipe check, the same limits, the same decode, the same way
 to publish; only the process is the test's own.
 """
@@ -25,10 +28,13 @@ from PIL import Image
 
 from protocol.launch import ImageLimits
 from protocol.messages import Step
+from workers.footprint import Ballast, Footprint, assert_given_back, snapshot
 from workers.memory import OwnMemory, PeakMeter
 from workers.operations import Operation
 from workers.perform import Context, Job, perform
 from workers.recipe import CompiledRecipe, CompiledStep, check_step
+
+__all__ = ["Ballast", "Failed", "Footprint", "Result", "Trial", "assert_given_back", "gradient", "snapshot"]
 
 _WARM_UP = 5
 _STATE_TOKEN = "00000000"

@@ -334,7 +334,8 @@ class Hands:
             else process
             for process in report.processes
         ]
-        return msgspec.structs.replace(report, stores=stores, processes=processes)
+        stall = self._crew.stall_share()
+        return msgspec.structs.replace(report, stores=stores, processes=processes, stall_share=stall)
 
     def _note(self, note: c.Note) -> None:
         self._told += 1

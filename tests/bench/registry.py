@@ -11,6 +11,7 @@ from tests.bench import (
     duplicates,
     everything,
     footprint,
+    grow,
     images,
     kills,
     ocr,
@@ -57,6 +58,7 @@ BENCHMARKS: dict[str, Entry] = {
     "pressure": Entry(3, pressure.run, "a mixed gallery in 512 MB, against the peers; and 1,000 photos in 300 MB"),
     "ocr": Entry(3, ocr.run, "documents through OCR in 512 MB with two workers"),
     "everything": Entry(3, everything.run, "throughput with everything on against everything off"),
+    "grow": Entry(3, grow.run, "from a submission to a shrunk pool to its second and its last worker at work"),
     "rest": Entry(2, rest.run, "processor time of a supervisor at rest"),
     "busy": Entry(3, rest.busy, "processor time of watching 16 busy workers"),
 }

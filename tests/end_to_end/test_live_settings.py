@@ -96,3 +96,20 @@ def test_a_running_worker_is_profiled(bed: Bed) -> None:
     assert told["lines"][0]["place"].split(":")[0].endswith("misbehave.py")
     assert bed.run("memory", "profile").code == 2
     assert bed.run("memory", "profile", "9").code == 2
+
+
+def test_the_calls_of_a_memory_manager_are_there(bed: Bed) -> None:
+    bed.start()
+    client = bed.client()
+    wait_for(lambda: any(worker.state == "IDLE" for worker in client.status().workers), "a worker is warm")
+    assert client.is_active()
+    client.pause()
+    assert not client.is_active()
+    client.resume()
+    assert client.is_active()
+    assert client.leaks().leaks == []
+    assert client.collect_garbage(2).cleanup.actions
+    assert client.memory().stall_share is None or 0 <= (client.memory().stall_share or 0.0) <= 1
+    lease = client.request_memory(1_000_000, purpose="a test")
+    assert any(one.purpose == "a test" for one in client.memory().memory_leases.leases)
+    client.release_memory(lease.lease)

@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from protocol import sockets
-from protocol.client import CHUNK_NAMES, WINDOW, Client
+from protocol.chunks import CHUNK_NAMES
+from protocol.client import WINDOW, Client
 from protocol.codec import decode_request, encode
 from protocol.errors import NoSupervisor, OutputClash, Refused, UnknownBatch, UsageError, WaitedTooLong
 from protocol.messages import (
