@@ -73,7 +73,7 @@ def test_a_baseline_above_the_hard_limit_leaves_fewer_workers_and_all_is_done() 
 
 
 def test_a_baseline_beyond_the_whole_budget_ends_in_verdicts_not_in_a_loop() -> None:
-    story = Story(workers=2).start()
+    story = Story(workers=2, protection=False).start()
     story.submit("b", names(6))
     ends = play(story, "b", held_mb=900)
     assert list(story.on_disk("b").values()).count("quarantined") >= 5, "one may be over before anybody looks"
