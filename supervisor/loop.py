@@ -366,6 +366,7 @@ def _describer(
             library=config.library,
             lease_from_bytes=config.leases.from_bytes,
             lease_answer_seconds=config.leases.answer_seconds,
+            lease_patience_seconds=config.leases.patience_seconds,
             lease_renew_seconds=config.leases.stale_seconds / 4,
             model_idle_seconds=config.leases.model_idle_seconds,
         )

@@ -49,6 +49,7 @@ class SupervisorLender:
     ) -> int | Refused:
         """Asks the supervisor in the middle of an item. What else arrives meanwhile is kept for the next look."""
         start = self._start
+        patience = start.lease_patience_seconds if at_least < size_bytes else 0.0
         self._send(
             RequestMemory(
                 slot=start.slot,
@@ -58,10 +59,11 @@ class SupervisorLender:
                 bytes=size_bytes,
                 at_least=at_least,
                 within_bytes=within_bytes,
+                patience_seconds=patience,
                 item=item,
             )
         )
-        deadline = _monotonic() + start.lease_answer_seconds
+        deadline = _monotonic() + start.lease_answer_seconds + patience
         while (left := deadline - _monotonic()) > 0:
             match self._receive():
                 case MemoryGranted() as granted if granted.number == number:

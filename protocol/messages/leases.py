@@ -26,7 +26,7 @@ class RequestMemory(FromWorker, frozen=True, kw_only=True):
 
     `item` is what it is for, 0: nothing in particular. `within_bytes` more of the same piece lie within what the item
     in progress was admitted with. Where nothing is asked beside (`bytes` 0) it is told so that it can be seen, and not
-    answered.
+    answered. The answer may take `patience_seconds` where others are about to give back what is missing.
     """
 
     slot: int
@@ -37,6 +37,7 @@ class RequestMemory(FromWorker, frozen=True, kw_only=True):
     at_least: Number = 0
     item: Number = 0
     within_bytes: Number = 0
+    patience_seconds: float = 0.0
 
 
 class ReleaseMemory(FromWorker, frozen=True, kw_only=True):

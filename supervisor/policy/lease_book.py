@@ -7,6 +7,7 @@ before the baseline was measured). It is kept to be seen.
 
 import msgspec
 
+from protocol.messages import RequestMemory
 from supervisor.policy.watch_settings import MB
 
 CLIENT = -1
@@ -28,6 +29,8 @@ class LeaseSettings(msgspec.Struct, frozen=True, kw_only=True):
     """A lease that was not renewed for so long is taken back: its holder hangs, or forgot it."""
     answer_seconds: float = 5.0
     """How long an operation waits for the answer. The loop's turn takes milliseconds; then it is taken for a no."""
+    patience_seconds: float = 3.0
+    """How long a request for more than there is waits for what other inferences hold; they take less, as measured."""
     model_idle_seconds: float = 300.0
     """A model not used for so long is unloaded."""
 
@@ -41,6 +44,8 @@ class LeaseSettings(msgspec.Struct, frozen=True, kw_only=True):
         for name in ("from_bytes", "stale_seconds", "answer_seconds", "model_idle_seconds"):
             if not getattr(self, name) > 0:
                 faults.append(f"{name} is {getattr(self, name)}, must be above 0")
+        if self.patience_seconds < 0:
+            faults.append(f"patience_seconds is {self.patience_seconds}, must not be negative")
         if self.stale_seconds < 4 * self.answer_seconds:
             faults.append(
                 f"stale_seconds is {self.stale_seconds:g}, must be at least four times answer_seconds, which is"
@@ -91,11 +96,22 @@ class HeldModel(msgspec.Struct, kw_only=True):
     """Its worker's baseline, as measured, contains it."""
 
 
+class WaitingRequest(msgspec.Struct, kw_only=True):
+    """A request that waits for what others are about to give back, until `until` on the loop's clock."""
+
+    slot: int
+    incarnation: int
+    asked: RequestMemory
+    until: float
+
+
 class LeaseBook(msgspec.Struct, kw_only=True):
     """The leases and models there are, and what was granted and refused so far."""
 
     held: dict[int, HeldLease] = {}
     models: dict[tuple[int, str], HeldModel] = {}
+    waiting: list[WaitingRequest] = []
+    """First come, first served; one a worker at most."""
     number: int = 0
     granted_total: int = 0
     refused_total: int = 0
@@ -107,6 +123,15 @@ class LeaseBook(msgspec.Struct, kw_only=True):
     def reserved_bytes(self, slot: int | None = None) -> int:
         """Returns what is taken from the pool by all, or by the holder in a slot."""
         return sum(lease.reserved_bytes for lease in self.held.values() if slot is None or lease.slot == slot)
+
+    def passing_bytes(self, but: int) -> int:
+        """Returns what workers, but the one in that slot, have for an inference or the like: it comes back soon."""
+        lasting = {(model.slot, model.request) for model in self.models.values()}
+        return sum(
+            lease.reserved_bytes
+            for lease in self.held.values()
+            if lease.slot not in (but, CLIENT) and (lease.slot, lease.request) not in lasting
+        )
 
     def of(self, slot: int, incarnation: int, request: int) -> HeldLease | None:
         """Returns the lease that a worker numbered so."""

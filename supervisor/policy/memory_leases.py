@@ -11,7 +11,7 @@ A lease ends when it is released, with its holder, or when it was not renewed fo
 from protocol import messages as m
 from protocol.errors import Refused
 from supervisor.policy.commands import Command, Note, Reply, TellWorker
-from supervisor.policy.lease_book import CLIENT, MOST_OF_A_HOLDER, HeldLease, HeldModel
+from supervisor.policy.lease_book import CLIENT, MOST_OF_A_HOLDER, HeldLease, HeldModel, WaitingRequest
 from supervisor.policy.levels import Level
 from supervisor.policy.sizes import human
 from supervisor.policy.state import PoolState, Slot
@@ -42,6 +42,25 @@ def free_bytes(state: PoolState) -> int:
 
 def on_request(state: PoolState, slot: Slot, worker: Worker, asked: m.RequestMemory, now: float) -> list[Command]:
     """Grants or refuses what a worker asks for."""
+    book = state.memory_leases
+    if asked.patience_seconds > 0 and state.level < Level.CRITICAL and _worth_waiting(state, slot, asked.bytes):
+        until = now + min(asked.patience_seconds, state.settings.leases.patience_seconds)
+        book.waiting = [waiting for waiting in book.waiting if waiting.slot != slot.index]
+        waits = WaitingRequest(slot=slot.index, incarnation=worker.incarnation, asked=asked, until=until)
+        book.waiting.append(waits)
+        return []
+    return _answer(state, slot, worker, asked, now)
+
+
+def _worth_waiting(state: PoolState, slot: Slot, wanted: int) -> bool:
+    """Tells whether there is less than is wanted (or somebody waits already), and what is missing will come back."""
+    book = state.memory_leases
+    missing = wanted - free_bytes(state)
+    behind = any(waiting.slot != slot.index for waiting in book.waiting)
+    return (missing > 0 or behind) and missing <= book.passing_bytes(slot.index)
+
+
+def _answer(state: PoolState, slot: Slot, worker: Worker, asked: m.RequestMemory, now: float) -> list[Command]:
     path = _path_of(state, worker, asked.item)
     granted: int | None = 0
     why, for_ever = "", False
@@ -61,9 +80,11 @@ def on_request(state: PoolState, slot: Slot, worker: Worker, asked: m.RequestMem
 
 def on_release(state: PoolState, worker: Worker, said: m.ReleaseMemory) -> list[Command]:
     """Takes a lease back."""
-    lease = state.memory_leases.of(worker.slot, worker.incarnation, said.number)
+    book = state.memory_leases
+    lease = book.of(worker.slot, worker.incarnation, said.number)
     if lease is not None:
-        del state.memory_leases.held[lease.number]
+        del book.held[lease.number]
+    book.waiting = [one for one in book.waiting if (one.slot, one.asked.number) != (worker.slot, said.number)]
     return []
 
 
@@ -143,6 +164,7 @@ def forget_worker(state: PoolState, slot: int) -> None:
     book = state.memory_leases
     book.held = {number: lease for number, lease in book.held.items() if lease.slot != slot}
     book.models = {key: model for key, model in book.models.items() if model.slot != slot}
+    book.waiting = [waiting for waiting in book.waiting if waiting.slot != slot]
 
 
 # ---- clients -------------------------------------------------------------------------------------
@@ -193,6 +215,25 @@ def _of_client(state: PoolState, number: int) -> HeldLease:
 # ---- time ----------------------------------------------------------------------------------------
 
 
+def attend(state: PoolState, now: float) -> list[Command]:
+    """Answers who has waited for room, as far as there is some or it is time; takes stale leases back."""
+    return _serve_waiting(state, now) + expire(state, now)
+
+
+def _serve_waiting(state: PoolState, now: float) -> list[Command]:
+    book, commands = state.memory_leases, []
+    first = True
+    for waiting in list(book.waiting):
+        slot = state.slots[waiting.slot]
+        room = first and waiting.asked.bytes <= free_bytes(state)
+        first = False if not room else first
+        if slot.worker is None or not (room or now >= waiting.until or state.level >= Level.CRITICAL):
+            continue
+        book.waiting.remove(waiting)
+        commands += _answer(state, slot, slot.worker, waiting.asked, now)
+    return commands
+
+
 def expire(state: PoolState, now: float) -> list[Command]:
     """Takes back the leases that nobody renewed."""
     book, stale = state.memory_leases, state.settings.leases.stale_seconds
@@ -211,9 +252,10 @@ def expire(state: PoolState, now: float) -> list[Command]:
 
 
 def next_expiry(state: PoolState) -> float | None:
-    """Returns when the next lease becomes stale, on the loop's clock."""
-    renewed = [lease.renewed_at for lease in state.memory_leases.held.values()]
-    return min(renewed) + state.settings.leases.stale_seconds if renewed else None
+    """Returns when the next lease becomes stale, or somebody has waited long enough, on the loop's clock."""
+    book, stale = state.memory_leases, state.settings.leases.stale_seconds
+    due = [lease.renewed_at + stale for lease in book.held.values()] + [waiting.until for waiting in book.waiting]
+    return min(due, default=None)
 
 
 # ---- what there is -------------------------------------------------------------------------------

@@ -77,7 +77,7 @@ class Pool:
         commands += protection.attend(state, now)
         commands += cleanup.attend(state, now)
         commands += intake.pauses_over(state, now)
-        commands += memory_leases.expire(state, now)
+        commands += memory_leases.attend(state, now)
         commands += profiling.attend(state, now)
         commands += intake.sweep_returned(state)
         commands += lending.lend(state, now)

@@ -23,7 +23,7 @@ def story(**leases: Any) -> Story:
 def ask(told: Story, slot: int, number: int, size: int, **fields: Any) -> m.MemoryGranted | m.MemoryRefused | None:
     """What a worker is answered that asks for so many MB."""
     fields = {"at_least": size, "within_bytes": 0} | fields
-    fields = {name: value * MB if name != "item" else value for name, value in fields.items()}
+    fields = {name: value if name in ("item", "patience_seconds") else value * MB for name, value in fields.items()}
     worker = told.worker(slot)
     told.say(
         slot,
@@ -139,17 +139,17 @@ def test_a_lease_ends_with_its_holder() -> None:
 
 
 def test_a_lease_that_is_not_renewed_becomes_stale() -> None:
-    told = story(stale_seconds=600.0)
+    told = story(stale_seconds=60.0)
     ask(told, 0, 1, 30)
     ask(told, 0, 2, 20)
-    told.pass_time(599, every=100.0)
+    told.pass_time(59, every=10.0)
     told.say(0, m.RenewMemory(slot=0, incarnation=told.worker(0).incarnation, numbers=[2, 77]))
     assert out(told) == 50
     assert (told.pool.next_deadline() or 0) <= told.clock.now + 1.0
     told.clock.step(1.0)
     told.feed(e.Tick())
     [note] = told.notes("lease_stale")
-    assert "model x, 29 MB) of worker 0 is taken back: not renewed for 600 s" in note.message
+    assert "model x, 29 MB) of worker 0 is taken back: not renewed for 60 s" in note.message
     found = memory_leases(told.pool.state)
     assert (out(told), found.expired_total) == (20, 1)
     release(told, 0, 1)
@@ -186,6 +186,29 @@ def test_a_model_in_the_measured_baseline_needs_no_reservation() -> None:
     told.say(0, m.ModelUnloaded(slot=0, incarnation=incarnation, number=1, name="x", bytes=25 * MB, reason="idle"))
     assert told.worker(0).baseline_bytes == 75 * MB and models(told.pool.state) == []
     assert told.notes("model_unloaded")[0].message == "worker 0 unloaded the model x: 24 MB came back of 38 MB (idle)"
+
+
+def test_who_would_like_more_waits_for_what_an_inference_gives_back() -> None:
+    told = story()
+    assert ask(told, 0, 1, 70) == m.MemoryGranted(number=1, bytes=70 * MB)
+    assert ask(told, 1, 1, 60, at_least=10, patience_seconds=1) is None, "30 MB are free, 70 are about to come back"
+    told.clock.step(0.5)
+    release(told, 0, 1)
+    [granted] = [command.message for command in told.of(c.TellWorker)]
+    assert granted == m.MemoryGranted(number=1, bytes=60 * MB)
+
+
+def test_nobody_waits_longer_than_his_patience_nor_for_what_does_not_come_back() -> None:
+    told = story(patience_seconds=2.0)
+    ask(told, 0, 1, 70)
+    assert ask(told, 1, 1, 60, at_least=10, patience_seconds=1) is None
+    waiting = told.pool.state.memory_leases.waiting[0]
+    told.pass_time(waiting.until - told.clock.now)
+    assert told.pool.state.memory_leases.waiting == []
+    assert out(told) == 100, "granted the 30 that there were"
+    release(told, 1, 1)
+    loaded(told, 0, 1, 70)
+    assert ask(told, 1, 2, 60, at_least=10, patience_seconds=1) == m.MemoryGranted(number=2, bytes=30 * MB)
 
 
 def test_a_client_leases_renews_tracks_and_gives_back() -> None:

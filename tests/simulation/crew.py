@@ -240,7 +240,14 @@ class Worker:
             least = random.choice([0, size // 2, size])
             self._say(
                 m.RequestMemory(
-                    **who, number=self.asked, purpose="test", bytes=size, at_least=least, item=item, within_bytes=within
+                    **who,
+                    number=self.asked,
+                    purpose="test",
+                    bytes=size,
+                    at_least=least,
+                    item=item,
+                    within_bytes=within,
+                    patience_seconds=random.choice([0.0, 0.0, 0.3]),
                 )
             )
 

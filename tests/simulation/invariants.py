@@ -52,6 +52,9 @@ def check(world: World) -> None:
     for index, incarnation in owners | {(model.slot, model.incarnation) for model in book.models.values()}:
         worker = state.slots[index].worker
         must(worker is not None and worker.incarnation == incarnation, f"leases of {index}.{incarnation} outlived it")
+    for waiting in book.waiting:
+        must(world.now < waiting.until, f"{waiting} has waited long enough")
+        must(state.slots[waiting.slot].worker is not None, f"{waiting} is nobody's")
     for held in book.held.values():
         must(world.now < held.renewed_at + state.settings.leases.stale_seconds, f"{held} is stale and still held")
     most = state.settings.window_items + state.settings.workers * state.settings.batch_size_max + 64
