@@ -60,7 +60,7 @@ def kinds(heard: list[c.Command]) -> list[tuple[str, bool]]:
 
 
 def test_levels_from_warning_on_alert_and_emergencies_have_a_shorter_cooldown() -> None:
-    made = story(protection=False)
+    made = story(protection=False, item_timeout_seconds=600.0)
     assert kinds(look(made, 760)) == []
     assert kinds(look(made, 810)) == [("memory", False)]
     assert kinds(look(made, 960)) == [("memory_emergency", True)]
