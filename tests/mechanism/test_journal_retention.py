@@ -1,5 +1,6 @@
 """Retention on a real journal: bounded steps, looks that count, a file that shrinks, outputs that stay ours."""
 
+import random
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -156,6 +157,16 @@ def test_outputs_of_forgotten_batches_may_still_be_replaced(tmp_path: Path) -> N
     elsewhere = bed.filled(["a.jpg"], batch="b3", out="/elsewhere")
     assert not elsewhere[0].owned
     bed.close()
+
+
+def test_names_of_forgotten_outputs_are_bounded(db: Db, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WRITTEN_MAX", 20_000)
+    chance = random.Random(1)
+    for _ in range(1_200):
+        names = [[chance.getrandbits(64) - 2**63] for _ in range(50)]
+        db.connection.executemany("INSERT INTO written VALUES (?)", names)
+        module._forget_written(db.connection, len(names))
+    assert 5_000 < db.count("written") < 40_000
 
 
 def test_sizes_are_told_where_asked_for(db: Db, tmp_path: Path) -> None:

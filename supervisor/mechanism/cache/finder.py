@@ -27,6 +27,7 @@ from supervisor.mechanism.cache.schema import is_damage
 from supervisor.mechanism.cache.store import Store
 from supervisor.policy.cache.asked import CacheHit, CacheMiss, FileStamp, LookUpItems, Wanted
 from supervisor.policy.cache.entry import Entry
+from supervisor.policy.cache.keys import CacheStep
 
 _encode = msgspec.json.Encoder().encode
 RENEW_SECONDS = 86_400
@@ -120,7 +121,7 @@ class Finder:
         command, wanted = later.command, later.wanted
         numbers = [self._store.index.known_step(step.key) for step in command.steps]
         if content is None:
-            self._count_misses(None, numbers)
+            self._count_misses(None, command)
             answers.misses.append(CacheMiss(wanted.id, "", _identity(wanted.path, command)))
             return answers
         known = [number for number in numbers if number is not None and number not in self._store.retired]
@@ -155,7 +156,7 @@ class Finder:
         if may_be_copy:
             answers.hash_later.append(HashLater(command, wanted, stamp))
             return
-        self._count_misses(None, [self._store.index.known_step(step.key) for step in command.steps])
+        self._count_misses(None, command)
         answers.misses.append(CacheMiss(wanted.id, "", _identity(_encode(stamp), command)))
 
     def _steps_of(
@@ -190,7 +191,7 @@ class Finder:
     ) -> None:
         written = self._outputs(command, wanted, content, steps, place, placed) if steps is not None else None
         if steps is None or written is None:
-            self._count_misses(content, numbers)
+            self._count_misses(content, command)
             answers.misses.append(CacheMiss(wanted.id, content.hex(), _identity(content, command)))
             return
         for step in steps:
@@ -305,10 +306,21 @@ class Finder:
         said = warnings[0] if len(warnings) == 1 else _encode(_all_of(warnings))
         return b'{"error":null,"outputs":%b,"values":{%b},"warnings":%b}' % (_encode(outputs), told, said)
 
-    def _count_misses(self, content: bytes | None, numbers: Sequence[int | None]) -> None:
-        for number in numbers:
+    def _count_misses(self, content: bytes | None, command: LookUpItems) -> None:
+        for step in command.steps:
+            number = self._numbered(step)
             if number is not None:
                 self._store.note_miss(entry_key(content, number) if content is not None else None, number)
+
+    def _numbered(self, step: CacheStep) -> int | None:
+        """Returns a step's number, made if need be: its misses count before anything of it is kept."""
+        try:
+            return self._store.index.step_number(step)
+        except sqlite3.Error as error:
+            if is_damage(error):
+                raise
+            self._store.roll_back()
+            return None  # a full disk, where a look-up that finds nothing is no news
 
 
 def _more_than_once(sizes: Iterable[int]) -> set[int]:

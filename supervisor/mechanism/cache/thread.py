@@ -42,6 +42,8 @@ FLUSH_SECONDS = 5.0
 UPKEEP_SECONDS = 0.1
 ROUND_SECONDS = 600.0
 RETRY_SECONDS = 10.0
+REBUILD_FIRST_SECONDS = 3.0
+"""A lost index is rebuilt for so long before anything is looked up in it: a gallery of some 10,000 is then found."""
 
 
 class CacheThread:
@@ -206,10 +208,16 @@ class CacheThread:
         return bool(waiting or self._hashing or self._verb or self._closing)
 
     def _pause(self) -> float:
+        if self._rebuilds_first():
+            return 0.0
         return UPKEEP_SECONDS if self._round_at <= time.monotonic() else FLUSH_SECONDS
 
     def _turn(self, store: Store) -> bool:
         """Everything once, in the order of who waits for it; returns whether there was anything."""
+        if self._rebuilds_first():
+            self._rebuild.turn()
+            store.commit()
+            return True
         busy = self._look(store)
         busy = self._hash(store) or busy
         busy = self._keep(store) or busy
@@ -223,6 +231,9 @@ class CacheThread:
         store.commit()
         self._recovered()
         return busy
+
+    def _rebuilds_first(self) -> bool:
+        return self._store is not None and self._rebuild.needed and time.monotonic() < self._rebuild_first_until
 
     def _look(self, store: Store) -> bool:
         any_one = False
@@ -333,6 +344,7 @@ class CacheThread:
         store.retire(self._versions)
         self._finder, self._keeper = Finder(store, self._deliverer), Keeper(store)
         self._rebuild, self._sweep = Rebuild(store), Sweep(store)
+        self._rebuild_first_until = time.monotonic() + REBUILD_FIRST_SECONDS
         self._round_at = 0.0
 
     def _guarded(self, turn: Callable[[Store], bool]) -> bool:

@@ -2,8 +2,8 @@
 
 A batch that is due leaves the table of batches at once, so that nobody sees it half gone; its items follow a slice a
 step, in the order of the index they are found by. What its items wrote is kept as eight bytes each (`written`), so
-that a later batch may replace it: a million names take 12 MB. At the end free pages are given back to the disk, a few
-a step, unless there are so few that the next batch will use them.
+that a later batch may replace it: a million names take 12 MB, and of more than `WRITTEN_MAX` some are forgotten. At
+the end free pages are given back to the disk, a few a step, unless there are so few that the next batch will use them.
 
 A look at a batch counts as use. Looks are kept in memory and written with the next step: reading costs no write.
 """
@@ -29,6 +29,9 @@ bytes, are kept: a gallery is compared long after it was worked through."""
 FREE_PAGES_KEPT = 256
 PAGES_A_STEP = 250
 """A megabyte: each page is moved and logged."""
+WRITTEN_MAX = 4_000_000
+"""48 MB. A name that is forgotten costs its owner an --overwrite, and only where other bytes stand under it."""
+_WRITTEN_SHARE = 64
 THINNED = -1
 MAX_LOOKS = 10_000
 DROPPED_VALUES = "values dropped by retention"
@@ -38,6 +41,8 @@ _FINISHED = """SELECT json_group_array(json_array(number, kind, max(used_at, fin
     WHERE state IN ('finished', 'cancelled') AND finished_at IS NOT NULL"""
 _SLICE = """SELECT json_group_array(json_array(id, stem, state, tries)) FROM
     (SELECT id, stem, state, tries FROM items WHERE batch = ? ORDER BY stem LIMIT ?)"""
+_FORGET_WRITTEN = """DELETE FROM written WHERE name IN
+    (SELECT name FROM written WHERE name >= (SELECT random()) ORDER BY name LIMIT ?)"""
 _THIN = """UPDATE items SET detail = json_set(CASE WHEN json_extract(detail, '$.values.phash') IS NULL
         THEN json_remove(detail, '$.values')
         ELSE json_set(detail, '$.values', json_object('phash', json_extract(detail, '$.values.phash'))) END,
@@ -97,6 +102,7 @@ def _drop_items(connection: sqlite3.Connection, number: int, out: str | None) ->
         # As in `items`: something may stand under the names of what settled but by a cancellation before its first try.
         written = [name_hash(out, stem) for _, stem, state, tries in rows if state in (1, 2, 3, 4) or tries > 0]
         connection.execute("INSERT OR IGNORE INTO written SELECT value FROM json_each(?)", (as_text(written),))
+        _forget_written(connection, len(written))
     ids = as_text([row[0] for row in rows])
     connection.execute("DELETE FROM items WHERE id IN (SELECT value FROM json_each(?))", (ids,))
     if len(rows) < ROWS_A_STEP:
@@ -125,6 +131,14 @@ def name_hash(out: str, stem: str) -> int:
     """Returns 64 bits for an output's name, as SQLite's integers are (signed)."""
     digest = hashlib.blake2b(f"{out}\0{stem}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "big", signed=True)
+
+
+def _forget_written(connection: sqlite3.Connection, count: int) -> None:
+    """Where there are too many names, forgets as many, next to a random place. Hashes lie evenly: how many there are is
+    told by a small range of them."""
+    share = single(connection, "SELECT count(*) FROM written WHERE name BETWEEN 0 AND ?", (2**64 // _WRITTEN_SHARE,))
+    if share * _WRITTEN_SHARE > WRITTEN_MAX:
+        connection.execute(_FORGET_WRITTEN, (count,))
 
 
 def own_what_was_written(connection: sqlite3.Connection, number: int, items: list[Item]) -> None:

@@ -46,6 +46,36 @@ def answered(threaded: Threaded, count: int) -> tuple[set[int], set[int]]:
     return hits, misses
 
 
+def test_a_damaged_index_is_rebuilt_before_anything_is_looked_up_in_it(tmp_path: Path) -> None:
+    bed = Bed(tmp_path)
+    names = ["a.jpg", "b.jpg", "c.jpg"]
+    for name in names:
+        bed.image(name)
+        bed.keep(bed.made(name, 40_000))
+    bed.close()
+    for output in bed.out.iterdir():
+        output.unlink()
+    (bed.cache / "cache.db").write_bytes(b"no database any more" * 1000)
+    threaded = Threaded(bed)
+    threaded.thread.look_up(bed.wanted(*names))
+    threaded.thread.start()
+    assert answered(threaded, 3) == ({0, 1, 2}, set()), "every image is found by its content"
+    threaded.thread.close()
+
+
+def test_what_was_never_made_counts_as_missed(tmp_path: Path) -> None:
+    bed = prepared(tmp_path, "a.jpg", "b.jpg")
+    threaded = Threaded(bed)
+    threaded.thread.start()
+    threaded.thread.look_up(bed.wanted("a.jpg", "b.jpg"))
+    assert answered(threaded, 2) == (set(), {0, 1})
+    threaded.thread.close()
+    bed.open()
+    assert (bed.store.stats().hits, bed.store.stats().misses) == (0, 2)
+    assert [tally.first_sights for tally in bed.store.step_tallies()] == [2]
+    bed.close()
+
+
 def test_the_whole_way(tmp_path: Path) -> None:
     bed = prepared(tmp_path, "a.jpg", "b.jpg", "c.jpg")
     threaded = Threaded(bed)
