@@ -30,6 +30,7 @@ _HASH_PIECE_BYTES = 256 * 1024
 
 _TRIMMED_BYTES = 64_000_000
 """Larger files are decoded from the file: they would be held beside the picture."""
+_JPEG_BITS = 8
 _SAME_SHAPE = 0.02
 """By how much the proportions of an embedded thumbnail may differ: 160 x 107 pixels are rounded from 3:2."""
 _NAMES = {"pillow": "Pillow", "vips": "libvips"}
@@ -252,7 +253,18 @@ class Source:
                 return found
             except CannotDecode as error:
                 refusal = refusal or str(error)
-        raise Verdict("corrupt", f"{self.shown} is a broken {kind.name.upper()}: {refusal}")
+        raise self._broken(kind, refusal)
+
+    def _broken(self, kind: formats.Format, refusal: str) -> Verdict:
+        """The verdict on an image that no decoder takes."""
+        if kind is formats.JPEG:
+            start = (
+                os.pread(self._file.fileno(), headers.JPEG_HEAD_BYTES, 0) if self._content is None else self._content
+            )
+            if (bits := headers.jpeg_bits(start)) > _JPEG_BITS:
+                reads = f"neither decoder here reads more than {_JPEG_BITS}"
+                return Verdict("unsupported", f"{self.shown} is a JPEG of {bits} bits a sample; {reads}")
+        return Verdict("corrupt", f"{self.shown} is a broken {kind.name.upper()}: {refusal}")
 
     def _read_metadata(self) -> Metadata:
         if self.header.reader == "vips":
@@ -309,7 +321,7 @@ class Source:
             return blank
         if self.header.format is formats.HEIF and not heif.register():
             raise Verdict("unsupported", f"{self.shown} cannot be decoded: {heif.MISSING} ({refusal})")
-        raise Verdict("corrupt", f"{self.shown} is a broken {self.header.format.name.upper()}: {refusal}")
+        raise self._broken(self.header.format, refusal)
 
     def _try(self, engine: cost.Engine, target: tuple[int, int], *, lenient: bool) -> Image.Image | None:
         kind = self.header.format

@@ -125,7 +125,7 @@ def parallel(paths: Sequence[str], side: int, out: str) -> None:
     options = ["--size", f"{side}x{side}>", "--output", os.path.join(out, f"%s.jpg[Q={QUALITY},strip]")]
     given = "".join(f"{path}\0" for path in paths).encode()
     subprocess.run(
-        ["parallel", "--will-cite", "-0", "-j", "1", "vipsthumbnail", *options, "{}"],
+        ["parallel", "--will-cite", "-q", "-0", "-j", "1", "vipsthumbnail", *options, "{}"],
         input=given,
         check=True,
         capture_output=True,

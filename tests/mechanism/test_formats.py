@@ -246,6 +246,14 @@ def test_an_image_of_which_nothing_is_seen_is_corrupt(tmp_path: Path) -> None:
     assert report.error is not None and report.error.kind == "corrupt" and not report.written
 
 
+def test_a_jpeg_of_12_bits_is_unsupported_not_broken(tmp_path: Path) -> None:
+    content = bytearray(specimens.jpeg(specimens.photo(64, 48, seed=1)))
+    frame = content.index(b"\xff\xc0")
+    content[frame + 1], content[frame + 4] = 0xC1, 12
+    report = Bench(tmp_path).run(write(tmp_path, "x.jpg", bytes(content)))
+    assert report.error is not None and report.error.kind == "unsupported" and "12 bits" in report.error.message
+
+
 def test_a_tiff_without_its_strips_is_one_colour_and_says_so(tmp_path: Path) -> None:
     whole = specimens.encoded(specimens.photo(400, 300, seed=1), "TIFF")
     path = write(tmp_path, "sparse.tif", whole[:-360_000])

@@ -295,6 +295,22 @@ def looks_cut(file: BinaryIO, kind: formats.Format, file_bytes: int) -> bool:
     return False
 
 
+JPEG_HEAD_BYTES = 1 << 20
+"""The frame header stands behind the metadata."""
+_JPEG_NO_FRAME = (0xC4, 0xC8, 0xCC)
+
+
+def jpeg_bits(head: bytes) -> int:
+    """Returns how many bits a sample of a JPEG has by its frame header (T.81, B.2.2), 0 where none is found."""
+    at = 2
+    while at + 4 < len(head) and head[at] == 0xFF:
+        marker = head[at + 1]
+        if 0xC0 <= marker <= 0xCF and marker not in _JPEG_NO_FRAME:
+            return head[at + 4]
+        at += 2 + int.from_bytes(head[at + 2 : at + 4], "big")
+    return 0
+
+
 def misnamed(name: bytes, kind: formats.Format) -> str | None:
     """Returns a warning when the name promises another format than the file has."""
     extension = os.path.splitext(name)[1].lower().decode("ascii", "replace")
