@@ -70,7 +70,6 @@ class Crew:
         """Killed before they existed: the policy gave a start up while it was under way."""
         self._oom_seen = finder.oom_kills()
         self._oom_unclaimed = 0
-        self._stall = PressureStall()
         self._own = open_process(os.getpid())
         self._stall = PressureStall()
         self._template: tuple[int, ProcessMemory] | None = None
@@ -231,11 +230,6 @@ class Crew:
         if before is None or now <= before[0]:
             return 0.0
         return max(0, count - before[1]) / (now - before[0])
-
-    def stall_share(self) -> float | None:
-        """Returns the share of the last ten seconds in which some task waited for memory; None: not told here."""
-        stall = self._stall.look()
-        return None if stall is None else stall.some
 
     def override_budget(self, override_bytes: int | None) -> None:
         """Changes what `--memory` says."""

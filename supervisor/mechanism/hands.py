@@ -334,8 +334,7 @@ class Hands:
             else process
             for process in report.processes
         ]
-        stall = self._crew.stall_share()
-        return msgspec.structs.replace(report, stores=stores, processes=processes, stall_share=stall)
+        return msgspec.structs.replace(report, stores=stores, processes=processes)
 
     def _note(self, note: c.Note) -> None:
         self._told += 1

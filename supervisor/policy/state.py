@@ -197,8 +197,7 @@ class PoolState:
         self.profiles: dict[int, Profiling] = {}
         """By slot."""
         self.profile_number = 0
-        self.budget_source = ""
-        self.used_source = ""
+        self.budget_source = self.used_source = ""
         self.sampled_at: float | None = None
         self.sample_at: float = now
         self.paused: str | None = None

@@ -91,7 +91,21 @@ class Story:
         while self.clock.now < end:
             self.clock.step(min(every, end - self.clock.now))
             heard += self.look()
+            heard += self.answer_trims()
         self.heard = heard
+        return heard
+
+    def answer_trims(self) -> list[c.Command]:
+        """Workers that were told to trim say that they did: one that does not is taken to hang."""
+        heard: list[c.Command] = []
+        for slot in self.pool.state.slots:
+            worker = slot.worker
+            if worker is not None and worker.trimming and worker.state == "IDLE":
+                rss = worker.rss_bytes
+                trimmed = m.Trimmed(
+                    slot=slot.index, incarnation=worker.incarnation, before_bytes=rss, after_bytes=rss, seconds=0.01
+                )
+                heard += self.say(slot.index, trimmed)
         return heard
 
     def start(self) -> "Story":
