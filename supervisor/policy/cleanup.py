@@ -91,7 +91,11 @@ def attend(state: PoolState, now: float) -> list[Command]:
     """What is due after a look or a tick: the end of the one in progress, or the begin of one."""
     record = state.cleanups
     if record.running is not None:
+        if record.work_over_at is not None:
+            record.work_over_at = max(record.work_over_at, now)  # its time begins when this one is over
         return _go_on(state, record.running, now)
+    if state.draining:
+        record.work_over_at = None
     if state.draining or state.sampled_at is None:
         return []
     tier = _called_for(state, now)
@@ -102,7 +106,7 @@ def attend(state: PoolState, now: float) -> list[Command]:
         record.work_over_at = None
         return []
     settings = state.settings.cleanup
-    if record.work_over_at is not None and now - record.work_over_at >= settings.after_work_seconds:
+    if record.work_over_at is not None and now >= record.work_over_at + settings.after_work_seconds:
         record.work_over_at = None
         return begin(state, "moderate", "the work is over", "work", now)
     since = record.last_at if record.last_at is not None else state.started_at
@@ -345,7 +349,7 @@ def _go_on(state: PoolState, running: Running, now: float) -> list[Command]:
     commands = _replace_next(state, running, now)
     alive = {(slot.index, slot.worker.incarnation) for slot in state.slots if slot.worker is not None}
     running.awaits &= alive
-    late = now - running.began >= state.settings.cleanup.verify_seconds
+    late = now >= running.began + state.settings.cleanup.verify_seconds
     waiting = running.own_awaited or running.awaits or running.to_replace
     if waiting and not late:
         return commands
