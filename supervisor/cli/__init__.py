@@ -31,6 +31,7 @@ VERBS = {
     "batches": ("batches", "list the batches"),
     "show": ("batches", "show one batch"),
     "results": ("results", "what became of each image of a batch"),
+    "report": ("report", "what running a batch was like: text, JSON or one HTML page"),
     "cancel": ("batches", "cancel what a batch has not started"),
     "retry": ("batches", "put failed images of a batch back to work"),
     "pause": ("batches", "pause a batch, or all work"),

@@ -37,6 +37,8 @@ ROWS = (
     Row("get", "/decisions", "The last decisions with their figures, oldest first.", JSON, "Objects", query=(_LIMIT,)),
     Row("get", "/events", "Server-sent events: status, batches, recent, quarantine, memory, temp, cache, decisions.",
         "text/event-stream"),
+    Row("get", "/history", "How memory went, in columns, with marks.", JSON, "Object",
+        query=(("seconds", "integer", "so far back"), _LIMIT)),
     Row("get", "/temp", "What the workers' temp files take.", JSON, "Object"),
     Row("get", "/cache", "How the cache stands.", JSON, "Object"),
     Row("get", "/picture", "A small picture of an image below an allowed root.", "image/*", others=(204, 403),

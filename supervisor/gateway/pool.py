@@ -1,5 +1,6 @@
 """The pool: health, readiness, status, memory, metrics, decisions, quarantine, temp, cache, pictures."""
 
+import time
 from typing import TypeVar
 
 from starlette.requests import Request
@@ -8,6 +9,7 @@ from starlette.routing import Route
 
 from protocol.errors import GalleryError, UsageError
 from protocol.messages import (
+    HISTORY_ROWS_AT_MOST,
     Answer,
     AnyRequest,
     AskCache,
@@ -16,6 +18,8 @@ from protocol.messages import (
     Done,
     Events,
     Hello,
+    History,
+    HistoryPage,
     MemoryReport,
     MemoryRequest,
     QuarantineDrop,
@@ -95,6 +99,13 @@ async def decisions(request: Request) -> Response:
     return answer([row(decision) for decision in found.decisions])
 
 
+async def history(request: Request) -> Response:
+    """How memory went in the last `seconds`, in columns, with marks."""
+    seconds = number_of(request, "seconds", 3_600, 31_536_000)
+    asked = History(since=time.time() - seconds, limit=number_of(request, "limit", 1_000, HISTORY_ROWS_AT_MOST))
+    return answer(row(await shared(request).clients.ask(asked, HistoryPage)))
+
+
 async def temp(request: Request) -> Response:
     """What the workers' temp files take."""
     return answer(row(await shared(request).clients.ask(TempStats(), TempUsage)))
@@ -156,6 +167,7 @@ ROUTES = [
     Route("/memory", memory),
     Route("/metrics", show_metrics),
     Route("/decisions", decisions),
+    Route("/history", history),
     Route("/temp", temp),
     Route("/cache", cache),
     Route("/quarantine", quarantine),

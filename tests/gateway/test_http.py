@@ -113,6 +113,8 @@ def test_the_whole_is_told(web: Web) -> None:
     assert [worker["slot"] for worker in status["workers"]] == [0, 1] and "id" not in status
     assert memory["budget_bytes"] == status["budget_bytes"] and len(memory["processes"]) >= 3
     assert web.get("/temp").json["bytes"] >= 0
+    history = web.get("/history?seconds=600").json
+    assert len(history["at"]) == len(history["used_bytes"]) and [w["slot"] for w in history["workers"]] == [0, 1]
     assert web.get("/decisions?limit=1").status == 200
     assert web.get("/cache").status == 400, "this supervisor has none, and says so"
     assert web.get("/quarantine").json == []

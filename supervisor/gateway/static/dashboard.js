@@ -2,7 +2,7 @@
 // The page: what the events tell, put where it belongs. Text is only ever set as text, so that a file may be called anything.
 
 const $ = (id) => document.getElementById(id);
-const told = { status: null, recent: null, out: null, servable: true, last: null };
+const told = { status: null, until: 0, recent: null, out: null, servable: true, last: null };
 const pictures = new Map();
 const PICTURE_MILLISECONDS = 1500;
 const DECISIONS_SHOWN = 80;
@@ -226,11 +226,19 @@ function onCache(cache) {
   $("cache-more").textContent = count(cache.entries) + " results, " + human(cache.bytes) + " of " + human(cache.limit_bytes);
 }
 
+function onHistory(page) {
+  page.at.forEach((at, row) => store(at, page.used_bytes[row], null, null,
+    page.workers.map((worker) => ({ rss: worker.rss_bytes[row], batch: worker.batch_size[row] }))));
+  const kinds = { recycle: "recycle", death: "death", kill: "death", level: "level" };
+  for (const [at, kind, slot] of page.marks) if (kinds[kind]) mark(at, kinds[kind], slot);
+  told.until = page.until;
+}
+
 function onDecisions(decisions) {
   const list = $("decisions");
   for (const decision of decisions) {
     const kind = { recycle: "recycle", death: "death", hard_limit: "death", level: "level" }[decision.kind];
-    if (kind) mark(decision.at, kind, decision.slot);
+    if (kind && decision.at > told.until) mark(decision.at, kind, decision.slot);
     list.prepend(make("li", { class: decision.kind }, make("time", {}, clock(decision.at)), make("span", {}, decision.message)));
   }
   while (list.childElementCount > DECISIONS_SHOWN) list.lastElementChild.remove();
@@ -267,8 +275,10 @@ async function begin() {
     for (const button of $("ranges").children) button.setAttribute("aria-pressed", String(button === event.target));
     if (told.status) redraw(told.status.workers.length);
   });
-  const past = await fetch("/decisions?limit=60").then((answer) => (answer.ok ? answer.json() : [])).catch(() => []);
-  onDecisions(past);
+  const ask = (path) => fetch(path).then((answer) => (answer.ok ? answer.json() : null)).catch(() => null);
+  const [history, decisions] = await Promise.all([ask("/history?seconds=3600&limit=1800"), ask("/decisions?limit=60")]);
+  if (history) onHistory(history);
+  onDecisions(decisions || []);
   listen();
 }
 
