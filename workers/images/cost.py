@@ -24,7 +24,7 @@ decoder's own shrinking costs 8 dB when nothing is left, 2 dB at 1.5; Pillow's t
 WEBP_STREAM_PIXELS: Final = 1_000_000
 """Above it libvips: it lets the WebP decoder scale, Pillow holds the image four times at full size (measured 16
 bytes a pixel) and takes a tenth longer."""
-PLAIN_TIFF_PIXELS: Final = 6_000_000
+PLAIN_TIFF_PIXELS: Final = 13_000_000
 """Up to here Pillow reads TIFFs of 8 bits in a tenth to a fifth less time than libvips; it holds them whole. Both
 notice the same damage (measured: 300 files of LZW and deflate with three bytes changed)."""
 _PILLOW_BYTES: Final = {"1": 1, "L": 1, "P": 1, "LA": 4, "PA": 4, "I;16": 2, "I;16B": 2, "I;16L": 2}
