@@ -30,6 +30,7 @@ LAYERS = (
     ("supervisor.naming", "supervisor.walk"),
     ("supervisor.config",),
     ("supervisor.mechanism",),
+    ("supervisor.opening",),
     ("supervisor.loop",),
     ("supervisor.gateway",),
     ("supervisor.cli",),
