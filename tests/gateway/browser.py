@@ -36,6 +36,10 @@ START_SECONDS = 60.0
 ANSWER_SECONDS = 60.0
 
 
+class Refused(Exception):
+    """The browser did not do it: as a rule because the page it was asked about had just gone."""
+
+
 class Page:
     """One page."""
 
@@ -54,7 +58,8 @@ class Page:
         while True:
             said = json.loads(self._socket.recv(timeout=ANSWER_SECONDS))
             if said.get("id") == self._number:
-                assert "error" not in said, said["error"]
+                if "error" in said:
+                    raise Refused(said["error"]["message"])
                 result: dict[str, Any] = said["result"]
                 return result
             self._note(said)
@@ -75,9 +80,16 @@ class Page:
         return found["result"].get("value")
 
     def wait(self, expression: str, what: str) -> Any:
-        """Waits until an expression is true in the page; while a page is on its way there is nothing to look at yet."""
+        """Waits until an expression is true in the page; while one is on its way there is nothing to look at yet."""
         looked = f"(() => {{ try {{ return {expression}; }} catch (error) {{ return false; }} }})()"
-        return wait_for(lambda: self.value(looked), what)
+
+        def look() -> Any:
+            try:
+                return self.value(looked)
+            except Refused:
+                return None
+
+        return wait_for(look, what)
 
     def picture(self) -> bytes:
         """Returns a picture of what is on the screen, PNG."""

@@ -1,5 +1,6 @@
 """The dashboard in a real browser: it loads, follows a batch, shows a death, and its buttons act."""
 
+import contextlib
 import os
 import signal
 
@@ -7,7 +8,7 @@ import pytest
 
 from tests.end_to_end.bed import Bed, wait_for
 from tests.galleries import small_jpeg, write
-from tests.gateway.browser import Page, browse, needs_chromium
+from tests.gateway.browser import Page, Refused, browse, needs_chromium
 from tests.gateway.web import Web, start
 
 pytestmark = [needs_chromium, pytest.mark.timeout(300)]
@@ -133,4 +134,7 @@ def test_the_way_in_and_when_the_supervisor_is_gone(bed: Bed) -> None:
 
 
 def _enter(page: Page, token: str) -> None:
-    page.value(f"document.querySelector('#token').value = {token!r}; document.querySelector('form').requestSubmit()")
+    with contextlib.suppress(Refused):  # the page goes while it is asked
+        page.value(
+            f"document.querySelector('#token').value = {token!r}; document.querySelector('form').requestSubmit()"
+        )
