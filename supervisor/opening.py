@@ -102,16 +102,8 @@ def open_all(current: Reconfigurer, closing: contextlib.ExitStack) -> tuple[Hand
     cache = _open_cache(config, state, mailbox, log, catalogue)
     if cache is not None:
         closing.callback(cache.close)
-    crew = Crew(
-        processes=processes,
-        chores=chores,
-        post=mailbox.post,
-        describe=_describer(current, state, processes, temp.root),
-        recorder_path=state.recorder_path,
-        slots=config.workers,
-        finder=finder,
-    )
-    closing.callback(crew.close)
+    describe = _describer(current, state, processes, temp.root)
+    crew = _open_crew(config, state, processes, chores, mailbox, finder, describe, closing)
     now, budget = time.monotonic(), crew.budget()
     pool = Pool(_settings(config, budget, catalogue if cache is not None else {}, stops), SystemRandom(), now)
     hands = Hands(
@@ -138,6 +130,29 @@ def open_all(current: Reconfigurer, closing: contextlib.ExitStack) -> tuple[Hand
     _begin(hands, pool, state, msgspec.structs.replace(recovered, history=history.read()), now)
     state.write_endpoint(_endpoint(config))
     return hands, pool, _summary(config, budget, recovered, stops)
+
+
+def _open_crew(
+    config: Config,
+    state: StateDirectory,
+    processes: Processes,
+    chores: Chores,
+    mailbox: Mailbox[Letter],
+    finder: BudgetFinder,
+    describe: Callable[[int, int], WorkerStart],
+    closing: contextlib.ExitStack,
+) -> Crew:
+    crew = Crew(
+        processes=processes,
+        chores=chores,
+        post=mailbox.post,
+        describe=describe,
+        recorder_path=state.recorder_path,
+        slots=config.workers,
+        finder=finder,
+    )
+    closing.callback(crew.close)
+    return crew
 
 
 def _open_cleaner(
