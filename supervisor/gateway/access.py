@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import msgspec
 from starlette.datastructures import Headers
 
-from supervisor.gateway.address import is_loopback
+from supervisor.gateway.address import is_loopback, is_number
 
 COOKIE = "gallery_session"
 OPEN_PATHS = frozenset({"/", "/health", "/ready", "/login"})
@@ -45,6 +45,8 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
 
     token: str | None
     hosts: frozenset[str] | None
+    by_number: bool = False
+    """Whether any IP address is served as well: probes use them, and no name can be rebound to one."""
 
     def check(self, method: str, path: str, headers: Headers) -> None:
         """Raises Refusal 401, 403 or 421 where the request may not be answered."""
@@ -80,7 +82,7 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
         if self.hosts is None:
             return
         name = host_name(headers.get("host", ""))
-        if name not in self.hosts:
+        if name not in self.hosts and not (self.by_number and is_number(name)):
             raise Refusal(
                 421, "host", f"this gateway is not called {name!r}; name it in the setting http_hosts if it should be"
             )
@@ -90,7 +92,8 @@ def rules(host: str, token: str | None, names: list[str]) -> Access:
     """Returns the rules of a gateway that listens on `host`, with `names` under which it is reached besides."""
     if is_loopback(host):
         return Access(token=token, hosts=LOOPBACK_NAMES | {host.lower()} | {name.lower() for name in names})
-    return Access(token=token, hosts=frozenset(name.lower() for name in names) | {host.lower()} if names else None)
+    known = frozenset(name.lower() for name in names) | {host.lower()} if names else None
+    return Access(token=token, hosts=known, by_number=True)
 
 
 def host_name(value: str) -> str:

@@ -40,6 +40,15 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def is_number(host: str) -> bool:
+    """Tells whether a host is an IP address rather than a name."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
 def read_roots(text: str | None) -> list[bytes]:
     """Returns the directories that the setting http_roots names, absolute. Raises UsageError for one that is none."""
     roots = [os.path.abspath(os.path.expanduser(path)) for path in filter(None, (text or "").split(os.pathsep))]

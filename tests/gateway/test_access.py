@@ -62,6 +62,7 @@ def test_elsewhere_any_name_is_served_unless_names_are_set() -> None:
     assert check(headers) == 200
     assert check(headers, names=("photos.lan",)) == 421
     assert check({**headers, "host": "photos.lan:8080"}, names=("photos.lan",)) == 200
+    assert check({**headers, "host": "10.1.2.3:8080"}, names=("photos.lan",)) == 200, "a probe asks by the address"
 
 
 @pytest.mark.parametrize(
