@@ -32,7 +32,7 @@ WORKERS = 4
 STILL_SECONDS = 60.0
 LONGEST_SECONDS = 1800.0
 PEER_FILES = 1000
-"""The peers get the first of the files: enough to see what becomes of them, and some need a quarter of a second each."""
+"""The peers get the first of the files: enough to see what becomes of them; some need a quarter of a second each."""
 SLOWER_AT_MOST = 1.25
 
 
