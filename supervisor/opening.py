@@ -34,7 +34,7 @@ from supervisor.mechanism.mailbox import Mailbox
 from supervisor.mechanism.memory import Budget, BudgetFinder
 from supervisor.mechanism.parts import PartProcesses, Program
 from supervisor.mechanism.processes import Processes, wait_for_orphans
-from supervisor.mechanism.protection import Stops, note_of, stops_before
+from supervisor.mechanism.protection import NoteKeeper, Stops, note_of, stops_before
 from supervisor.mechanism.reconfigure import Reconfigurer, live_of
 from supervisor.mechanism.remains import remove_partial
 from supervisor.mechanism.router import Router
@@ -90,6 +90,8 @@ def open_all(current: Reconfigurer, closing: contextlib.ExitStack) -> tuple[Hand
     journal.start()
     closing.callback(journal.close)
     history = _open_history(state, log, closing)
+    note = NoteKeeper(state.path, log.line)
+    closing.callback(note.close)
     chores = _open_chores(log, closing)
     part_processes = _open_parts(config, chores, mailbox, log, closing)
     finder = BudgetFinder(config.memory_bytes)
@@ -121,7 +123,7 @@ def open_all(current: Reconfigurer, closing: contextlib.ExitStack) -> tuple[Hand
         cleaner=_open_cleaner(journal, cache, mailbox, closing),
         alerts=_open_alerts(config, log, closing),
         trace=TraceFile(config.trace, log.line),
-        state_directory=state.path,
+        stops=note,
         state_token=state.token,
         keep_learned=state.keep_learned,
         turns=turns,

@@ -27,7 +27,7 @@ from supervisor.mechanism.log import Log
 from supervisor.mechanism.mailbox import Mailbox
 from supervisor.mechanism.memory import give_back, own_heap_bytes
 from supervisor.mechanism.parts import PartArrived, PartProcesses
-from supervisor.mechanism.protection import write_note
+from supervisor.mechanism.protection import NoteKeeper
 from supervisor.mechanism.reconfigure import Reconfigurer
 from supervisor.mechanism.remains import remove_partial
 from supervisor.mechanism.router import Router
@@ -70,7 +70,7 @@ class Hands:
         cleaner: Cleaner,
         alerts: AlertTeller,
         trace: TraceFile,
-        state_directory: str,
+        stops: NoteKeeper,
         state_token: str,
         keep_learned: Callable[[bytes], None],
         turns: TurnTimes,
@@ -90,7 +90,7 @@ class Hands:
         self._cleaner = cleaner
         self._alerts = alerts
         self._trace = trace
-        self._state_directory = state_directory
+        self._stops = stops
         self._state_token = state_token
         self._reconfigurer = reconfigurer
         self._keep_learned = keep_learned
@@ -233,8 +233,7 @@ class Hands:
             case c.TellAlert():
                 self._alerts.tell(command)
             case c.KeepProtection():
-                stops = command.stops
-                self._chores.submit(lambda: write_note(self._state_directory, stops))
+                self._chores.submit(self._stops.want(command.stops))
             case c.StopLoop():
                 self.stopped = command.exit_code
             case (

@@ -1,8 +1,14 @@
-"""The note that emergency protection leaves in the state directory: when it stopped supervisors there."""
+"""The note that emergency protection leaves in the state directory: when it stopped supervisors there.
+
+It is decided on at the very end of a run, when the threads that write have little time left. So it is written in the
+chores thread while that serves, and by whoever closes where it was not: the next start depends on it.
+"""
 
 import contextlib
 import os
+import threading
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 import msgspec
@@ -38,8 +44,13 @@ class Stops(NamedTuple):
 
 
 def stops_before(state_directory: str, workers: int, within_seconds: float) -> Stops:
-    """Returns the stops that count for this start, and the number of workers it was configured with."""
-    return Stops(in_a_row(read_note(state_directory).stops, time.time(), within_seconds), workers)
+    """Returns the stops that count for this start, and the number of workers it was configured with. A note of which
+    nothing counts any more (too old, or from a clock that was set back) is removed. Raises OSError."""
+    noted = read_note(state_directory).stops
+    stops = in_a_row(noted, time.time(), within_seconds)
+    if noted and not stops:
+        write_note(state_directory, [])
+    return Stops(stops, workers)
 
 
 def note_of(stops: Stops, workers: int) -> list[str]:
@@ -64,3 +75,33 @@ def write_note(state_directory: str, stops: list[float]) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(unfinished, path)
+
+
+class NoteKeeper:
+    """Has the last note asked for written, whatever becomes of the thread that was to do it."""
+
+    def __init__(self, state_directory: str, complain: Callable[[str], None]) -> None:
+        self._state_directory, self._complain = state_directory, complain
+        self._wanted: list[float] | None = None
+        self._lock = threading.Lock()
+
+    def want(self, stops: list[float]) -> Callable[[], None]:
+        """Takes a note over and returns the chore that writes it. Never blocks on the disk."""
+        self._wanted = stops
+        return self._write
+
+    def close(self) -> None:
+        """Writes what is not written yet; a disk that refuses is told."""
+        try:
+            self._write()
+        except OSError as error:
+            self._complain(f"the note of emergency protection cannot be written: {error}")
+
+    def _write(self) -> None:
+        with self._lock:
+            stops = self._wanted
+            if stops is None:
+                return
+            write_note(self._state_directory, stops)
+            if self._wanted is stops:  # else a newer one came meanwhile, and has a chore of its own
+                self._wanted = None

@@ -89,7 +89,7 @@ def test_protection_stops_in_order_twice_then_fewer_workers_finish_what_was_acce
     assert last.wait().code == 0
     note = os.path.join(bed.state, "protection.json")
     assert os.path.exists(note), "that was not calm"
-    calm = bed.start()
+    calm = bed.start(memory="400M")
     client = bed.client()
     batch = bed.submit(client, bed.fill(3), recipe="nothing")
     wait_for(lambda: settled(client.progress(batch)) == 3, "the next batch is done")
