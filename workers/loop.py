@@ -117,6 +117,8 @@ class WorkerLoop:
         self._recipes: dict[bytes, CompiledRecipe] = {}
         self._factors: dict[bytes, Factors] = {}
         self._items_done = 0
+        self._untrimmed = False
+        """Whether it worked since the C library gave back what it had free: 10 MB, for which an idle one has no use."""
         self._profiler = Profiler()
         self._spoken_at = 0.0
 
@@ -158,6 +160,9 @@ class WorkerLoop:
             return None
         message = self._receive()
         self._look_after_models()
+        if message is None and self._untrimmed:
+            self._memory.trim_malloc()
+            self._untrimmed = False
         if message is None and _monotonic() - self._spoken_at >= IDLE_HEARTBEAT_SECONDS:
             self._beat(None)
         return message
@@ -224,6 +229,7 @@ class WorkerLoop:
 
     def _work(self, grant: Grant) -> None:
         items, total = grant.items, len(grant.items)
+        self._untrimmed = True
         if not self._sealed:  # the supervisor has been heard: the one connection there ever needs to be is there
             sandbox.seal(self._sandbox_level)
             self._sealed = True

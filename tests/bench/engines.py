@@ -15,8 +15,12 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING
 
 import msgspec
+
+if TYPE_CHECKING:
+    from tests.mechanism.performing import Bench
 
 QUALITY = 80
 Maker = Callable[[Sequence[str], int, str], None]
@@ -71,12 +75,23 @@ def _child(make: Maker, paths: Sequence[str], side: int, out: str, there: Connec
         there.send(f"{make.__name__}: {type(error).__name__}: {error}")
 
 
+def as_worker(out: str) -> "Bench":
+    """Returns where items are performed as in a worker: its allocator's settings, its meter of peaks."""
+    from tests.mechanism.performing import Bench
+    from workers.memory import PeakMeter, give_back_at_once
+
+    give_back_at_once()
+    bench = Bench(out)
+    bench.context.peak = PeakMeter()
+    return bench
+
+
 def ours(paths: Sequence[str], side: int, out: str) -> None:
     """A worker's own way."""
-    from tests.mechanism.performing import Bench, recipe_of, step
+    from tests.mechanism.performing import recipe_of, step
     from workers.perform import perform
 
-    bench = Bench(out)
+    bench = as_worker(out)
     recipe = recipe_of(step("thumbnail", sizes=[side], format="jpeg", quality=QUALITY))
     for path in paths:
         report = perform(recipe, bench.job(os.fsencode(path)), bench.context)

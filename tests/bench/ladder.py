@@ -66,10 +66,10 @@ def _pillow_jpeg(paths: Sequence[str], side: int, out: str) -> None:
 
 
 def _ours(kind: str, paths: Sequence[str], out: str) -> None:
-    from tests.mechanism.performing import Bench, recipe_of, step
+    from tests.mechanism.performing import recipe_of, step
     from workers.perform import perform
 
-    bench = Bench(out)
+    bench = engines.as_worker(out)
     rungs = step("thumbnail", sizes=list(SIDES), format=kind, quality=engines.QUALITY)
     recipe = recipe_of(rungs, step("probe"), step("phash"), step("thumbhash"))
     for path in paths:

@@ -1,0 +1,41 @@
+"""Small pictures are resized by pipelines that are kept: no picture shows through in the next."""
+
+import pytest
+from PIL import Image, ImageChops, ImageStat
+
+from workers import specimens
+from workers.images import with_vips
+
+PICTURES = [specimens.photo(*size, seed=seed) for seed, size in enumerate(((320, 240), (320, 240), (411, 293)))]
+SIZES = ((128, 96), (97, 61), (255, 191), (320, 240))
+
+
+def apart(one: Image.Image, other: Image.Image) -> float:
+    """The square root of the mean square difference of two pictures: some 1 between two resizes, 30 between photos."""
+    found = ImageStat.Stat(ImageChops.difference(one, other)).rms
+    return max(found)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_a_kept_pipeline_shows_the_picture_it_is_given_each_time(mode: str) -> None:
+    for _ in range(2):
+        for number, whole in enumerate(PICTURES):
+            picture = whole.convert(mode)
+            for size in SIZES:
+                if size == picture.size:
+                    continue
+                made = with_vips.resized(picture, size)
+                assert (made.mode, made.size) == (mode, size)
+                assert apart(made, picture.resize(size, Image.Resampling.LANCZOS)) < 4, (number, size)
+
+
+def test_what_was_resized_is_not_changed_by_the_next() -> None:
+    first = with_vips.resized(PICTURES[0], (128, 96))
+    before = first.tobytes()
+    with_vips.resized(PICTURES[1], (128, 96))
+    assert first.tobytes() == before
+
+
+def test_small_and_large_pictures_are_resized_alike() -> None:
+    large = specimens.photo(900, 700, seed=3)
+    assert apart(with_vips.resized(large, (450, 350)), large.resize((450, 350), Image.Resampling.LANCZOS)) < 4
