@@ -31,6 +31,8 @@ class ProcessMemory(Part, frozen=True, kw_only=True):
     soft_bytes: int | None = None
     recycle_bytes: int | None = None
     hard_bytes: int | None = None
+    reserved_bytes: int | None = None
+    """What the items it was granted may take above the baseline; None: it has none."""
     batch_size: int | None = None
     current: str | None = None
 

@@ -66,6 +66,7 @@ def on_sampled(state: PoolState, event: Sampled, now: float) -> list[Command]:
         commands += _trim_time(state, slot, worker, now)
         if worker.state in ("IDLE", "BUSY", "DRAINING") and worker.baseline_bytes:
             commands += _care_for(state, slot, worker, sample, now)
+    state.baselines_known.see(state.baselines())
     commands += parts.take_in(state, event.parts, now)
     commands += _care_for_whole(state, now)
     commands += state.own_watch.look(event.parts, state.settings.watch, bool(state.settings.cache_steps), now)

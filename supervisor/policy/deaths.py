@@ -208,7 +208,7 @@ def _judge(
     if charge is blame.Charge.MEMORY:
         guess = max(2 * lease.reserved_bytes, worker.peak_bytes - worker.baseline_bytes)
         # A guess, not a prediction: it never makes an item too large for a retry with all there is.
-        item.needs_bytes = max(item.needs_bytes, min(guess, state.room_bytes()))
+        item.needs_bytes = max(item.needs_bytes, min(guess, state.fresh_room_bytes()))
     batch.give_back([item])
     return [
         ChargeItems(charges=[charge_row(item)]),

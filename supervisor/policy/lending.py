@@ -22,6 +22,7 @@ from supervisor.policy.confinement import give_way, holds, prepare, within
 from supervisor.policy.items import Item, Settlement, detail_of_error
 from supervisor.policy.levels import Level
 from supervisor.policy.prediction.learning import ordinary_bytes, to_be_told, warming_bytes
+from supervisor.policy.prediction.model import signature
 from supervisor.policy.queue import SPECIALS_BEFORE_OTHERS, Batch
 from supervisor.policy.sizes import human
 from supervisor.policy.state import Lease, PoolState, Slot
@@ -168,8 +169,8 @@ def _offer_large(state: PoolState, slot: Slot, batch: Batch, now: float) -> list
     others_idle = not state.busy_elsewhere(slot)
     for item in list(batch.special):
         # After a death by memory the figure is a guess from that death: it never makes the image too large.
-        needs = min(item.needs_bytes, state.room_bytes()) if item.memory_charges else item.needs_bytes
         room = state.fresh_room_bytes()
+        needs = min(item.needs_bytes, room) if item.memory_charges else item.needs_bytes
         wanted = int(needs * LARGE_MARGIN)
         if not others_idle and (item.memory_charges or wanted > free):
             continue
@@ -178,7 +179,10 @@ def _offer_large(state: PoolState, slot: Slot, batch: Batch, now: float) -> list
             return refuse_too_large(state, batch, item, room)
         if needs > free and _on_the_move(state, slot):
             return []
-        if needs > free and (fat := _fattest_idle(state)) is not None:
+        held = state.baselines_known.of(slot.index, signature(batch.record.recipe))
+        if item.memory_charges and not worker.items_done and _warm_idle(state, held):
+            return []
+        if needs > free and (fat := _fattest_idle(state, slot, held)) is not None:
             why = "a large image is next and needs the memory this idle worker holds"
             return recycle(state, fat, now, "large_image", why)
         if not holds(state, worker, batch, item):
@@ -193,16 +197,32 @@ def _on_the_move(state: PoolState, me: Slot) -> bool:
     return any(slot.worker is not None and slot is not me and slot.worker.state != "IDLE" for slot in state.slots)
 
 
-def _fattest_idle(state: PoolState) -> Slot | None:
-    """Returns the idle worker that a replacement would make slimmer by most, None where none is worth it."""
+def _warm_idle(state: PoolState, held_bytes: int) -> bool:
+    """Tells whether an idle worker holds what the recipe makes every worker hold: an image that is tried again goes to
+    it, since a new one beside it would need that much once more."""
+    if held_bytes <= state.slimmest_bytes() + FRESH_ENOUGH_BYTES:
+        return False
+    return any(
+        slot.worker is not None and slot.worker.items_done and slot.worker.rss_bytes > held_bytes - FRESH_ENOUGH_BYTES
+        for slot in _idle(state)
+    )
+
+
+def _fattest_idle(state: PoolState, me: Slot, held_bytes: int) -> Slot | None:
+    """Returns the idle worker that a replacement would make slimmer by most, None where none is worth it. My own
+    successor would hold what the recipe keeps as well."""
+
+    def excess(slot: Slot) -> int:
+        slimmest = state.slimmest_bytes()
+        rss_bytes = slot.worker.rss_bytes if slot.worker is not None else 0
+        return rss_bytes - (max(slimmest, held_bytes) if slot is me else slimmest)
+
     fat = [
         slot
         for slot in _idle(state)
-        if slot.worker is not None
-        and slot.worker.items_done
-        and slot.worker.rss_bytes - state.slimmest_bytes() > WORTH_REPLACING_BYTES
+        if slot.worker is not None and slot.worker.items_done and excess(slot) > WORTH_REPLACING_BYTES
     ]
-    return max(fat, key=lambda slot: slot.worker.rss_bytes if slot.worker else 0, default=None)
+    return max(fat, key=excess, default=None)
 
 
 def refuse_too_large(state: PoolState, batch: Batch, item: Item, room: int) -> list[Command]:

@@ -191,6 +191,13 @@ class Baselines(msgspec.Struct):
     """By recipe, while no worker got so far: how many new workers died at their hard limit under it, and the least
     that one of them held."""
     changes: int = 0
+    least_bytes: int | None = None
+    """The least private baseline of any worker so far: what a fresh one costs, whatever the others hold now."""
+
+    def see(self, private_bytes: Sequence[int]) -> None:
+        """These are the private baselines of now."""
+        known = [] if self.least_bytes is None else [self.least_bytes]
+        self.least_bytes = min([*known, *private_bytes], default=None)
 
     def learn(self, slot: int, recipe: str, baseline_bytes: int) -> None:
         """A worker of this slot held so much at its first item boundaries under the recipe."""

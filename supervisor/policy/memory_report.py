@@ -99,6 +99,7 @@ def _worker(state: PoolState, slot: Slot) -> m.ProcessMemory:
         )
     limits = state.limits(slot) if worker.baseline_bytes else None
     heap = worker.heap_bytes if worker.baseline_bytes else None
+    lease = state.lease_of(worker)
     return m.ProcessMemory(
         role="worker",
         pid=worker.pid,
@@ -114,6 +115,7 @@ def _worker(state: PoolState, slot: Slot) -> m.ProcessMemory:
         soft_bytes=limits.soft_bytes if limits is not None else None,
         recycle_bytes=limits.recycle_bytes if limits is not None else None,
         hard_bytes=limits.hard_bytes if limits is not None else None,
+        reserved_bytes=lease.reserved_bytes if lease is not None else None,
         batch_size=slot.batch_size.size,
         current=current_path(state, slot),
     )

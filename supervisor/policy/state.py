@@ -279,7 +279,7 @@ class PoolState:
     def fresh_room_bytes(self) -> int:
         """Returns the room there would be if every worker were a fresh one: what can ever be had. An image is too
         large only if it is larger than this."""
-        slimmest = [min(self.baselines(), default=0)] * len(self.slots)
+        slimmest = [self.baselines_known.least_bytes or 0] * len(self.slots)
         return room_bytes(self.budget_bytes, self.own_bytes, slimmest, len(self.slots), self.settings.watch)
 
     def share_bytes(self) -> int:

@@ -46,6 +46,7 @@ MODULES: dict[str, str] = {
     "misbehave.exit": "workers.operations.misbehave",
     "misbehave.fragment": "workers.operations.misbehave",
     "misbehave.hang": "workers.operations.misbehave",
+    "misbehave.hold": "workers.operations.misbehave",
     "misbehave.ignore_terminate": "workers.operations.misbehave",
     "misbehave.leak": "workers.operations.misbehave",
     "misbehave.litter": "workers.operations.misbehave",

@@ -15,6 +15,7 @@ from workers.operations import Operation, Parameters, Work
 _PIECE_BYTES = 1 << 20
 _CRUMB_BYTES = 3_000
 _kept: list[bytes] = []
+_held: list[bytes] = []
 _crumbs: list[bytes] = []
 
 
@@ -64,6 +65,12 @@ class Allocate(Misbehaviour, frozen=True, kw_only=True):
     bytes_per_second: int = 0
     seconds: float = 0.0
     hold: Literal["item", "ever"] = "item"
+
+
+class Hold(Misbehaviour, frozen=True, kw_only=True):
+    """`bytes`: held from the worker's first item to its end, as a model would be."""
+
+    bytes: int = 100_000_000
 
 
 class Fragment(Misbehaviour, frozen=True, kw_only=True):
@@ -144,6 +151,12 @@ def _allocate(work: Work, parameters: Allocate) -> None:
     time.sleep(parameters.seconds)
 
 
+def _hold(work: Work, parameters: Hold) -> None:
+    if _strikes(work, parameters):
+        while len(_held) * _PIECE_BYTES < parameters.bytes:
+            _held.append(b"\xa5" * _PIECE_BYTES)
+
+
 def _fragment(work: Work, parameters: Fragment) -> None:
     if _strikes(work, parameters):
         pieces = [b"\xa5" * _CRUMB_BYTES for _ in range(parameters.bytes // _CRUMB_BYTES)]
@@ -197,6 +210,7 @@ OPERATIONS = (
     Operation(
         name="misbehave.allocate", version=1, reads="name", run=_allocate, parameters=Allocate, check=_check_positive
     ),
+    Operation(name="misbehave.hold", version=1, reads="name", run=_hold, parameters=Hold, check=_check_positive),
     Operation(
         name="misbehave.fragment", version=1, reads="name", run=_fragment, parameters=Fragment, check=_check_positive
     ),
