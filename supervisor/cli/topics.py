@@ -21,16 +21,19 @@ TOPICS = {
     "start": "Two commands",
     "use": "Use",
     "promises": "What is promised",
+    "http": "HTTP and dashboard",
     "memory": "Under pressure",
     "cache": "Cache",
     "temp": "Temp files",
-    "wire": "The wire",
+    "duplicates": "Near-duplicates",
     "recipes": "Recipes and settings",
     "operations": "Your own operations",
+    "wire": "The wire",
     "deployment": "Deployment",
     "limits": "What it does not do",
+    "map": "The map",
 }
-"""Topic: how the heading of its section begins."""
+"""Topic: how the heading of its section begins; in the README's order, each section once."""
 _EXAMPLES = """  supervisor help
   supervisor help memory"""
 _COMPLETION = """  supervisor completion bash > ~/.local/share/bash-completion/completions/supervisor

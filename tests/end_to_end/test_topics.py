@@ -5,7 +5,7 @@ import json
 import pytest
 
 from supervisor.cli import VERBS
-from supervisor.cli.topics import TOPICS, read_readme, sections, whole_parser
+from supervisor.cli.topics import TOPICS, read_readme, sections, topic, whole_parser
 from tests.end_to_end.bed import Bed
 
 
@@ -14,6 +14,12 @@ def test_a_topic_is_a_section_of_the_readme(bed: Bed, name: str) -> None:
     told = bed.run("help", name, "--json").last
     assert told["topic"] == name and sections(read_readme())[told["heading"]] == told["text"]
     assert len(told["text"]) > 200 and "<!--" not in told["text"]
+
+
+def test_every_section_is_a_topic() -> None:
+    """A section that is added to the README can be read on the terminal too, and in the same order."""
+    readme = read_readme()
+    assert list(sections(readme)) == [topic(name, readme)[0] for name in TOPICS]
 
 
 def test_help_lists_the_topics_and_refuses_others(bed: Bed) -> None:
