@@ -243,7 +243,7 @@ class WorkerLoop:
         self._recorder.recipe(recipe.version)
         self._context.hash_content = grant.cache
         out = None if grant.out is None else from_token(grant.out)
-        perform_one, start = self._perform, self._start
+        perform_one, start, held = self._perform, self._start, self._context.held
         done: list[ItemReport] = []
         now = flushed = _monotonic()
         looked = 0.0
@@ -257,16 +257,18 @@ class WorkerLoop:
             if now - self._spoken_at >= start.heartbeat_seconds:
                 self._beat(items[at].id)
             done.append(perform_one(grant, recipe, factors, out, items[at], now))
+            held.waits()
             at += 1
             now = _monotonic()
             if now - flushed >= start.report_seconds and at < total:
                 self._report(grant.lease, done, [], finished=False)
-                done = []
+                held.reported(done.clear)
                 flushed = now
         self._look_after_models()
         for warning in self._cleanup.run(Moment.LEASE):
             print(f"worker {start.slot}.{start.incarnation}: {warning}", file=sys.stderr)
         self._report(grant.lease, done, [granted.id for granted in items[at:]], finished=True)
+        held.reported(done.clear)
 
     def _perform(
         self, grant: Grant, recipe: CompiledRecipe, factors: Factors, out: bytes | None, item: Granted, now: float

@@ -81,8 +81,9 @@ class OwnMemory:
         if self._vips_memory is None and "_libvips" in sys.modules:
             self._vips_memory = _vips_function("vips_tracked_get_mem")
         native = int(self._vips_memory()) if self._vips_memory is not None else 0
-        heap = sys.getallocatedblocks() * BLOCK_BYTES + max(0, self._malloc() - native)
-        return Memory(rss_bytes=self.rss_bytes(), heap_bytes=heap, native_bytes=native)
+        blocks = sys.getallocatedblocks()
+        heap = blocks * BLOCK_BYTES + max(0, self._malloc() - native)
+        return Memory(rss_bytes=self.rss_bytes(), heap_bytes=heap, native_bytes=native, blocks=blocks)
 
     def trim(self) -> None:
         """Gives back what can be given back: libvips' cache of operations, garbage, the C library's free memory."""

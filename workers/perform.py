@@ -125,15 +125,24 @@ class _Item:
     """The facts of an item as they become known, for its report."""
 
     def __init__(self) -> None:
-        self.size_bytes = self.mtime_ns = self.needs_bytes = 0
+        self.size_bytes = self.mtime_ns = self.needs_bytes = self.blocks = 0
         self.content_hash = ""
         self.held: list[int] | None = None
         """What was held at its joints; None: not measured."""
+        self.held_blocks = 0
+        self.step_blocks: list[int] = []
         self.source: Source | None = None
         self.making: Making | None = None
         self.values: dict[str, Any] = {}
         self.work: Work | None = None
         self.publisher: Publisher | None = None
+
+    def joint(self, meter: HeldMeter) -> None:
+        """Takes the figures where a part of the item ends, when this item is one that is measured."""
+        if self.held is not None:
+            self.held.append(meter.read())
+            self.step_blocks.append(meter.last_blocks - self.blocks)
+            self.blocks = meter.last_blocks
 
 
 def perform(recipe: CompiledRecipe, job: Job, context: Context) -> ItemReport:
@@ -146,6 +155,8 @@ def perform(recipe: CompiledRecipe, job: Job, context: Context) -> ItemReport:
     item = _Item()
     if context.held.begin(started):
         item.held = [context.held.read()]
+        item.held_blocks = context.held.blocks()
+        item.blocks = context.held.last_blocks
     error: ItemError | None = None
     needs = 0
     with context.heard as heard:
@@ -190,6 +201,8 @@ def perform(recipe: CompiledRecipe, job: Job, context: Context) -> ItemReport:
         # What an item took under memory leases says nothing of its image.
         weighed=_weighed(item.source, held) if not context.leases.asked else None,
         held=item.held if item.held is not None and outcome == "done" else [],
+        held_blocks=item.held_blocks if outcome == "done" else 0,
+        step_blocks=item.step_blocks if outcome == "done" else [],
     )
 
 
@@ -238,8 +251,7 @@ def _run(recipe: CompiledRecipe, job: Job, context: Context, item: _Item) -> boo
         item.work = Work(os.path.basename(job.path), source, item.publisher, context.heard.say, context.scratch)
         item.work.path = job.path
         item.work.leases, item.work.models = context.leases, context.models
-        if item.held is not None:
-            item.held.append(context.held.read())
+        item.joint(context.held)
         for number, step in enumerate(recipe.steps):
             context.recorder.step(number)
             item.work.begin(step.operation.name)
@@ -248,8 +260,7 @@ def _run(recipe: CompiledRecipe, job: Job, context: Context, item: _Item) -> boo
                 values = step.operation.run(item.work, step.parameters)
             finally:
                 item.work.end()
-            if item.held is not None:
-                item.held.append(context.held.read())
+            item.joint(context.held)
             if values:
                 item.values.setdefault(step.operation.name, {}).update(values)
             if not item.work.keep:

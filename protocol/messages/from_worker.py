@@ -12,11 +12,13 @@ class FromWorker(Message, frozen=True, kw_only=True):
 
 
 class Memory(Part, frozen=True, array_like=True):
-    """A worker's own figures, in bytes: resident, Python heap, native caches of libraries."""
+    """A worker's own figures, in bytes: resident, Python heap, native caches of libraries. `blocks`: how many memory
+    blocks Python's objects take."""
 
     rss_bytes: int
     heap_bytes: int
     native_bytes: int
+    blocks: int = 0
 
 
 class Ready(FromWorker, frozen=True, kw_only=True):
@@ -111,6 +113,10 @@ class ItemReport(Part, frozen=True, kw_only=True, omit_defaults=True):
     """For the cache; None where it was not asked for, or the image changed while it was worked on."""
     held: list[int] = []
     """What the worker held before the item, once it was read, and after each step; empty where not measured."""
+    held_blocks: int = 0
+    """Python's memory blocks before the item, without those of reports that wait; 0 where not measured."""
+    step_blocks: list[int] = []
+    """How many more blocks there were once it was read, and after each step; empty where not measured."""
     weighed: Weighed | None = None
     """None where no peak was predicted or measured."""
 

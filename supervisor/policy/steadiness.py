@@ -100,6 +100,8 @@ class Grown(msgspec.Struct, frozen=True):
     bytes: int
     held: int
     steps: tuple[int, ...]
+    blocks: int = 0
+    step_blocks: tuple[int, ...] = ()
 
 
 class RecipeWatch(msgspec.Struct, kw_only=True):
@@ -111,14 +113,18 @@ class RecipeWatch(msgspec.Struct, kw_only=True):
 
 
 class WorkerWatch(msgspec.Struct, kw_only=True):
-    """One worker between two measured items, and its own figures over time: (date, RSS, heap)."""
+    """One worker between two measured items, and its own figures over time: (date, items, RSS, blocks)."""
 
     incarnation: int
     items: int = 0
     since: int = 0
     recipe: str | None = None
     held: list[int] = []
-    figures: deque[tuple[float, int, int]] = msgspec.field(default_factory=lambda: deque(maxlen=_SAMPLES_OF_WORKER))
+    held_blocks: int = 0
+    step_blocks: tuple[int, ...] = ()
+    figures: deque[tuple[float, int, int, int]] = msgspec.field(
+        default_factory=lambda: deque(maxlen=_SAMPLES_OF_WORKER)
+    )
 
 
 class LeakWatch:

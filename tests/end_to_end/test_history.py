@@ -1,5 +1,7 @@
 """`history` and `leaks` as people meet them: an operation that leaks in a real supervisor, and the file it leaves."""
 
+import pytest
+
 from protocol.client import Client
 from tests.end_to_end.bed import Bed, wait_for
 
@@ -11,11 +13,12 @@ def finished(client: Client, batch: str) -> None:
     wait_for(lambda: client.progress(batch).state == "finished", f"{batch} is done")
 
 
-def test_a_leaking_operation_is_found_and_blamed_and_the_clean_recipe_is_not(bed: Bed) -> None:
+@pytest.mark.parametrize("where", ["heap", "native"])
+def test_a_leaking_operation_is_found_and_blamed_and_the_clean_recipe_is_not(bed: Bed, where: str) -> None:
     names = bed.fill(150)
     thumbnail = {"operation": "thumbnail", "sizes": [16]}
     bed.write_config(
-        leaking=[thumbnail, {"operation": "misbehave.leak", "bytes": LEAK_BYTES}],
+        leaking=[thumbnail, {"operation": "misbehave.leak", "bytes": LEAK_BYTES, "native": where == "native"}],
         clean=[thumbnail, {"operation": "phash"}],
     )
     bed.start("--workers", "2", "--cache", "no")
@@ -29,6 +32,7 @@ def test_a_leaking_operation_is_found_and_blamed_and_the_clean_recipe_is_not(bed
     assert report["items_watched"] > 30
     operations = [leak for leak in report["leaks"] if leak["subject_kind"] == "operation"]
     assert [leak["subject"] for leak in operations] == ["misbehave.leak"]
+    assert operations[0]["where"] == where
     assert operations[0]["confidence"] >= 0.9
     assert 0.8 * LEAK_BYTES < operations[0]["bytes_per_item"] < 1.5 * LEAK_BYTES
     assert [trend["subject"] for trend in report["trends"]] == ["total", "worker 0", "worker 1"]

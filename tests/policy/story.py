@@ -178,6 +178,7 @@ class Story:
         lease: int | None = None,
         items: list[m.ItemReport] | None = None,
         rss: int = 60,
+        blocks: int = 0,
     ) -> list[c.Command]:
         """A worker reports these items done (all of its lease when none are named)."""
         held = self.lease(slot)
@@ -191,7 +192,7 @@ class Story:
             items=reports,
             handed_back=back or [],
             finished=finished,
-            memory=m.Memory(rss * MB, 0, 0),
+            memory=m.Memory(rss * MB, 0, 0, blocks),
         )
         return self.say(slot, report)
 

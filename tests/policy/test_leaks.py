@@ -30,11 +30,20 @@ class Leaky:
         self.story.start()
         self.story.submit("b", names(items), recipe=recipe)
         self.held = [20 * MB] * workers
+        self.blocks = [100_000] * workers
         self.number = 0
         self.notes: list[c.Note] = []
 
-    def work(self, items: int, deltas: Deltas, rss: Callable[[int], int] = lambda _: 60) -> "Leaky":
-        """Lets items be done by the workers in turn; `rss` (MB) by number of the item."""
+    def work(
+        self,
+        items: int,
+        deltas: Deltas,
+        rss: Callable[[int], int] = lambda _: 60,
+        blocks: Callable[[int], int] = lambda _: 0,
+        made: tuple[int, int] = (0, 1),
+    ) -> "Leaky":
+        """Lets items be done by the workers in turn; `rss` (MB) and the Python `blocks` left by their number; `made`:
+        how many blocks the two steps make."""
         story, done = self.story, 0
         while done < items:
             for slot in range(len(self.held)):
@@ -48,13 +57,18 @@ class Leaky:
                 for more in (read, first, second):
                     held.append(held[-1] + more)
                 self.held[slot] = held[-1] + rest
+                before, self.blocks[slot] = self.blocks[slot], self.blocks[slot] + blocks(self.number)
                 self.number += 1
                 done += 1
                 story.clock.step(0.05)
                 story.look({slot: rss(self.number)})
-                report = m.ItemReport(id=number, outcome="done", seconds=0.05, held=held)
+                report = m.ItemReport(
+                    id=number, outcome="done", seconds=0.05, held=held, held_blocks=before, step_blocks=[9, *made]
+                )
                 last = len(story.lease(slot)) == 1
-                heard = story.report(slot, items=[report], finished=last, rss=rss(self.number))
+                heard = story.report(
+                    slot, items=[report], finished=last, rss=rss(self.number), blocks=self.blocks[slot]
+                )
                 self.notes += [command for command in heard if isinstance(command, c.Note)]
         return self
 
@@ -89,7 +103,7 @@ def leaking(seed: int, each: int = 100 * KB, every: int = 1) -> Deltas:
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
 def test_a_leak_of_a_tenth_of_a_megabyte_is_found_within_60_items_and_blamed_on_its_step(workers: int) -> None:
-    run = Leaky(workers=workers).work(60, leaking(workers))
+    run = Leaky(workers=workers).work(60, leaking(workers), blocks=lambda _: 1)
 
     (leak,) = leaks(run.story.pool.state)
     assert (leak.subject_kind, leak.subject, leak.where) == ("operation", "leaky", "heap")
@@ -97,6 +111,47 @@ def test_a_leak_of_a_tenth_of_a_megabyte_is_found_within_60_items_and_blamed_on_
     assert leak.bytes_per_item == pytest.approx(100 * KB, rel=0.3)
     assert len(run.of("leak")) == 1, "it is told once"
     assert "leaky leaks" in leak.message
+
+
+@pytest.mark.parametrize(
+    ("blocks", "made", "where"),
+    [
+        (lambda number: 1, (0, 1), "heap"),
+        (lambda number: 0, (0, 0), "native"),
+        (lambda number: 0, (0, 7), "native"),
+        (lambda number: number % 7 - 3, (0, 7), "native"),
+        (lambda number: 20 // (number + 1), (0, 7), "native"),
+        (lambda number: 4, (4, 0), "native"),
+        (lambda number: 300 if number in (8, 20, 35) else 0, (2, 0), "native"),
+        (lambda number: 5 - 30 * (number % 6 == 5) + 1, (0, 3), "heap"),
+    ],
+    ids=["objects", "none", "values", "trembling", "warming", "another step", "loading", "saw-tooth"],
+)
+def test_what_pythons_objects_keep_is_told_from_what_a_library_keeps(
+    blocks: Callable[[int], int], made: tuple[int, int], where: str
+) -> None:
+    run = Leaky(workers=2).work(60, leaking(1), blocks=blocks, made=made)
+
+    (leak,) = leaks(run.story.pool.state)
+    assert (leak.subject, leak.where) == ("leaky", where)
+
+
+@pytest.mark.parametrize(("blocks", "where"), [(2, "heap"), (0, "native")])
+def test_a_worker_that_grows_where_no_step_explains_it_is_told_by_itself(blocks: int, where: str) -> None:
+    run = Leaky(workers=1, items=2_000).work(200, clean(1), lambda number: 60 + number // 8, lambda _: blocks)
+
+    (leak,) = leaks(run.story.pool.state)
+    assert (leak.subject_kind, leak.subject, leak.where) == ("worker", "worker 0", where)
+    assert leak.bytes_per_item == pytest.approx(MB / 8, rel=0.2)
+    assert leak.confidence >= 0.9
+    assert run.of("leak") == [], "no operation is blamed"
+
+
+def test_a_worker_that_saws_or_has_warmed_up_is_not_told() -> None:
+    saw = Leaky(workers=1, items=2_000).work(200, clean(1), lambda number: 60 + number % 9)
+    assert leaks(saw.story.pool.state) == []
+    warmed = Leaky(workers=1, items=2_000).work(200, clean(1), lambda number: 60 + min(number, 40) // 2)
+    assert leaks(warmed.story.pool.state) == []
 
 
 @pytest.mark.parametrize("seed", range(3))

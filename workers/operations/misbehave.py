@@ -3,6 +3,7 @@
 Each is loaded only where a recipe names it, and spares every file whose name does not match `only`.
 """
 
+import ctypes
 import fnmatch
 import os
 import signal
@@ -14,6 +15,7 @@ from workers.operations import Operation, Parameters, Work
 
 _PIECE_BYTES = 1 << 20
 _CRUMB_BYTES = 3_000
+_malloc = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_size_t)(("malloc", ctypes.CDLL(None)))
 _kept: list[bytes] = []
 _held: list[bytes] = []
 _crumbs: list[bytes] = []
@@ -53,9 +55,10 @@ class Litter(Misbehaviour, frozen=True, kw_only=True):
 
 
 class Leak(Misbehaviour, frozen=True, kw_only=True):
-    """`bytes`: kept for ever at each item."""
+    """`bytes`: kept for ever at each item, by Python, or `native`: taken from the C library and forgotten."""
 
     bytes: int = 10_000_000
+    native: bool = False
 
 
 class Allocate(Misbehaviour, frozen=True, kw_only=True):
@@ -131,7 +134,14 @@ def _litter(work: Work, parameters: Litter) -> None:
 
 
 def _leak(work: Work, parameters: Leak) -> None:
-    if _strikes(work, parameters):
+    if not _strikes(work, parameters):
+        return
+    if parameters.native:
+        taken = _malloc(parameters.bytes)
+        if not taken:
+            raise MemoryError(f"the C library has no {parameters.bytes:,} bytes")
+        ctypes.memset(taken, 0xA5, parameters.bytes)
+    else:
         _kept.append(b"\xa5" * parameters.bytes)  # not zeros: the kernel lends those without giving memory
 
 
