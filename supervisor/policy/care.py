@@ -126,7 +126,10 @@ def _item_time(
         return []
     started = sample.item_started if sample.item else worker.progress_at
     limit = state.settings.item_timeout_seconds
-    verdict = judge_item_time(slot.index, max(started, worker.excused_at) if started else started, now, limit)
+    if started:
+        started = max(started, worker.excused_at)
+    what = "its clean-up" if worker.trimming and not sample.item else "its item"
+    verdict = judge_item_time(slot.index, started, now, limit, what)
     if verdict.action is not Action.KILL:
         return []
     if seen_at is not None and now - seen_at > max(

@@ -22,6 +22,7 @@ from protocol.messages import TIERS, Cleanup, CleanupAction, CleanupReport, Clea
 from supervisor.policy import parts
 from supervisor.policy.cleanup_state import Cause, Running
 from supervisor.policy.commands import CleanUp, Command, Note, Reply, TellWorker
+from supervisor.policy.deaths import PLANNED
 from supervisor.policy.events import CleanedUp
 from supervisor.policy.levels import Level
 from supervisor.policy.sizes import human
@@ -347,8 +348,7 @@ def on_trimmed(state: PoolState, slot: Slot, trimmed: Trimmed) -> None:
 
 def _go_on(state: PoolState, running: Running, now: float) -> list[Command]:
     commands = _replace_next(state, running, now)
-    alive = {(slot.index, slot.worker.incarnation) for slot in state.slots if slot.worker is not None}
-    running.awaits &= alive
+    _note_the_dead(state, running)
     late = now >= running.began + state.settings.cleanup.verify_seconds
     waiting = running.own_awaited or running.awaits or running.to_replace
     if waiting and not late:
@@ -360,6 +360,16 @@ def _go_on(state: PoolState, running: Running, now: float) -> list[Command]:
         state.sample_at = min(state.sample_at, now + state.settings.watch.interval_max_seconds)
         return commands
     return commands + _finish(state, running, now)
+
+
+def _note_the_dead(state: PoolState, running: Running) -> None:
+    """Whoever ended before it answered will not: told with its cause, unless it was replaced as planned."""
+    alive = {(slot.index, slot.worker.incarnation) for slot in state.slots if slot.worker is not None}
+    for index, incarnation in sorted(running.awaits - alive):
+        running.awaits.discard((index, incarnation))
+        death = state.slots[index].last_death
+        if death is not None and death.cause not in PLANNED:
+            _note_action(running, "trim workers", 0, f"worker {index}", f"ended before it answered: {death.cause}")
 
 
 def _finish(state: PoolState, running: Running, now: float) -> list[Command]:

@@ -119,14 +119,17 @@ def staleness(rss_bytes: int | None, sampled_at: float, settings: WatchSettings,
     return None
 
 
-def judge_item_time(slot: int, item_started: float | None, now: float, limit_seconds: float) -> Verdict:
+def judge_item_time(
+    slot: int, item_started: float | None, now: float, limit_seconds: float, what: str = "its item"
+) -> Verdict:
     """Whether the item in progress, begun at `item_started` (None: none in progress), passed its time limit.
+    `what` says what runs.
 
     Silence inside a step is not death: only the limit decides.
     """
     if item_started is None or now - item_started < limit_seconds:
         return Verdict(action=Action.CALM, reason=f"worker {slot}: within the time limit of {limit_seconds:g} s")
-    reason = f"worker {slot}: its item runs for {now - item_started:.1f} s, the limit is {limit_seconds:g} s"
+    reason = f"worker {slot}: {what} runs for {now - item_started:.1f} s, the limit is {limit_seconds:g} s"
     return Verdict(action=Action.KILL, reason=reason)
 
 

@@ -32,7 +32,7 @@ def pid_of_part(bed: Bed, before: int = 0) -> int:
     return wait_for(look, "the part runs")
 
 
-def add_part(bed: Bed, name: str, source: str, essential: bool = False) -> None:
+def add_part(bed: Bed, name: str, source: str, essential: bool = False, memory: str = "200M") -> None:
     """Adds a part to supervisor.toml."""
     path = os.path.join(bed.directory, f"{name}.py")
     with open(path, "w", encoding="utf-8") as file:
@@ -40,6 +40,7 @@ def add_part(bed: Bed, name: str, source: str, essential: bool = False) -> None:
     with open(bed.config, "a", encoding="utf-8") as file:
         flag = str(essential).lower()
         file.write(f"[parts.{name}]\ncommand = ['{sys.executable}', '{path}']\nessential = {flag}\n")
+        file.write(f'memory = "{memory}"\n')
 
 
 def test_a_part_lives_with_the_supervisor_and_is_replaced_when_it_dies(bed: Bed) -> None:

@@ -229,7 +229,9 @@ def test_a_worker_that_dies_meanwhile_is_not_waited_for() -> None:
     told.clock.step(0.1)
     look(told, 700)
     assert told.pool.state.cleanups.running is None
-    assert cleanup.cleanups(told.pool.state)[0].actions == []
+    assert [(each.owner, each.error) for each in cleanup.cleanups(told.pool.state)[0].actions] == [
+        (f"worker {slot}", "ended before it answered: killed_outside") for slot in range(2)
+    ]
 
 
 def test_history_is_bounded() -> None:
