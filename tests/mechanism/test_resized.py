@@ -1,10 +1,12 @@
-"""Small pictures are resized by pipelines that are kept: no picture shows through in the next."""
+"""Small pictures are resized by pipelines that are kept: no picture shows through in the next. AVIF in strips."""
+
+import io
 
 import pytest
 from PIL import Image, ImageChops, ImageStat
 
 from workers import specimens
-from workers.images import with_vips
+from workers.images import cost, formats, header, with_pillow, with_vips
 
 PICTURES = [specimens.photo(*size, seed=seed) for seed, size in enumerate(((320, 240), (320, 240), (411, 293)))]
 SIZES = ((128, 96), (97, 61), (255, 191), (320, 240))
@@ -39,3 +41,14 @@ def test_what_was_resized_is_not_changed_by_the_next() -> None:
 def test_small_and_large_pictures_are_resized_alike() -> None:
     large = specimens.photo(900, 700, seed=3)
     assert apart(with_vips.resized(large, (450, 350)), large.resize((450, 350), Image.Resampling.LANCZOS)) < 4
+
+
+@pytest.mark.parametrize("size", [(801, 603), (640, 1237)])
+def test_an_avif_shrunk_in_strips_is_the_same_bit_for_bit(size: tuple[int, int]) -> None:
+    content = specimens.encoded(specimens.photo(*size, seed=5), "AVIF", quality=80, speed=10)
+    found, image = header.read_with_pillow(io.BytesIO(content), formats.AVIF, len(content))
+    target = cost.target_of(found, 100)
+    made = with_pillow.decode(image, found, target, lenient=False)
+    assert image.tile, "the whole picture was never unpacked"  # type: ignore[attr-defined]
+    with Image.open(io.BytesIO(content)) as whole:
+        assert made.tobytes() == with_pillow.shrink(whole, target).tobytes()

@@ -7,7 +7,7 @@ from typing import Any
 from PIL import Image, ImageFile
 
 from workers.errors import CannotDecode
-from workers.images import with_vips
+from workers.images import formats, with_vips
 from workers.images.cost import draft_scale
 from workers.images.header import REFUSALS, Header, reason
 from workers.images.metadata import Metadata
@@ -31,6 +31,7 @@ _BOX_PAYS = 3
 from 2,600) and nearer (52 and 48 dB)."""
 _READ_BYTES = 1 << 20
 """How much of a JPEG the decoder is given at once: at Pillow's own 64 KB it takes 1 to 3 % longer."""
+_STRIP_ROWS = 32
 _VIPS_PIXELS = 60_000
 """Measured equal at some 200 x 150 pixels."""
 _PLAIN = ("L", "RGB", "RGBA")
@@ -48,6 +49,8 @@ def decode(image: Image.Image, header: Header, target: tuple[int, int], *, lenie
         if isinstance(image, ImageFile.ImageFile):
             image.decodermaxblock = max(image.decodermaxblock, _READ_BYTES)
         ImageFile.LOAD_TRUNCATED_IMAGES = lenient
+        if (shrunk := _in_strips(image, header, target)) is not None:
+            return shrunk
         image.load()
     except REFUSALS as error:
         raise CannotDecode(reason(error)) from error
@@ -79,7 +82,36 @@ def shrink(image: Image.Image, size: tuple[int, int], extent: tuple[float, float
     if factor > 1:
         image = image.reduce(factor)
         wide, high = wide / factor, high / factor
+    return _by_lanczos(image, size, wide, high)
+
+
+def _by_lanczos(image: Image.Image, size: tuple[int, int], wide: float, high: float) -> Image.Image:
     return image.resize(size, Image.Resampling.LANCZOS, box=(0, 0, min(wide, image.width), min(high, image.height)))
+
+
+def _in_strips(image: Image.Image, header: Header, target: tuple[int, int]) -> Image.Image | None:
+    """Returns an AVIF image shrunk as `shrink` does, bit for bit, None of what it is not made for.
+
+    Its decoder hands out the whole picture packed. Pillow would unpack all of that into a second, larger one before it
+    is shrunk: 24 MB of fresh pages for 6 megapixels, 1 to 3 % of the time. A strip stays in its cache.
+    """
+    decoder = getattr(image, "_decoder", None)
+    wide, high = image.size
+    factor = int(min(wide / target[0], high / target[1]) / _LEFT_BY_BOX)
+    if header.format is not formats.AVIF or image.mode != "RGB" or header.icc == "other" or factor < _BOX_PAYS:
+        return None
+    if decoder is None:
+        return None
+    pixels = memoryview(decoder.get_frame(0)[0])
+    if len(pixels) != wide * high * 3:
+        return None
+    reduced = Image.new("RGB", (-(-wide // factor), -(-high // factor)))
+    rows = factor * max(1, _STRIP_ROWS // factor)
+    for top in range(0, high, rows):
+        size = wide, min(rows, high - top)
+        strip = Image.frombytes("RGB", size, pixels[top * wide * 3 :][: size[0] * size[1] * 3])
+        reduced.paste(strip.reduce(factor), (0, top // factor))
+    return _by_lanczos(reduced, target, wide / factor, high / factor)
 
 
 def decode_small(content: bytes) -> Image.Image | None:
