@@ -62,7 +62,7 @@ class WorkerStart(msgspec.Struct, frozen=True, kw_only=True):
     """A decode predicted to take so much holds a memory lease."""
     lease_answer_seconds: float = 5.0
     """How long an operation waits for the answer to a request for memory."""
-    lease_patience_seconds: float = 3.0
+    lease_patience_seconds: float = 10.0
     """How much longer it waits where others are about to give back what it would like beyond the least it needs."""
     lease_renew_seconds: float = 150.0
     """A memory lease is renewed so often."""

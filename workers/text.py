@@ -23,7 +23,7 @@ STEP = 32
 """Sides of what the detector sees are multiples of this."""
 MOST_LINES = 1_000
 _LINE_HEIGHT = 48
-_LEAST_COLUMNS, _MOST_COLUMNS = 320, 4_800
+LEAST_COLUMNS, _MOST_COLUMNS = 320, 4_800
 _MAP_THRESHOLD, _BOX_THRESHOLD, _TEXT_THRESHOLD = 0.3, 0.5, 0.5
 _TURNED_THRESHOLD = 0.9
 _GROWN = 1.6
@@ -68,27 +68,52 @@ def seen_at(width: int, height: int, side: int) -> tuple[int, int]:
     return wide, high
 
 
-def needs_bytes(width: int, height: int, side: int) -> int:
-    """Returns what reading a picture takes at its peak, beside the picture and the models."""
+def finding_bytes(width: int, height: int, side: int) -> int:
+    """Returns what looking for lines takes at its peak, beside the picture and the models."""
     wide, high = seen_at(*_padded(width, height), side)
     return FIXED_BYTES + BYTES_A_PIXEL * wide * high
 
 
-def read(reader: Reader, pixels: Any, side: int, most_bytes: int) -> list[Line]:
-    """Returns the lines of a picture (rows, columns, blue-green-red), from the top. Nothing takes more than
-    `most_bytes` as reckoned by `needs_bytes`; a line too long for that is read narrower."""
+def reading_bytes(columns: int) -> int:
+    """Returns what reading a line takes at its peak that is `columns` wide at the height the models take."""
+    return FIXED_BYTES + BYTES_A_COLUMN * columns
+
+
+def columns_within(most_bytes: int) -> int:
+    """Returns how wide a line may be given to the recogniser with so much memory; never below LEAST_COLUMNS."""
+    return max(LEAST_COLUMNS, (most_bytes - FIXED_BYTES) // BYTES_A_COLUMN)
+
+
+class Found(NamedTuple):
+    """Where the lines of a picture stand, in order from the top, and how wide the widest is for the recogniser."""
+
+    pixels: Any
+    above: int
+    boxes: list[Any]
+    columns: int
+
+
+def find(reader: Reader, pixels: Any, side: int) -> Found:
+    """Looks for the lines of a picture (rows, columns, blue-green-red), which takes `finding_bytes`."""
     import cv2
 
     height, width = pixels.shape[:2]
     above = (_padded(width, height)[1] - height) // 2
     if above:
         pixels = cv2.copyMakeBorder(pixels, above, above, 0, 0, cv2.BORDER_CONSTANT, value=(0, 0, 0))
-    columns = max(_LEAST_COLUMNS, min(_MOST_COLUMNS, (most_bytes - FIXED_BYTES) // BYTES_A_COLUMN))
+    boxes = _in_order(_boxes(reader, pixels, side))
+    widest = max((_columns(*_level_size(box)) for box in boxes), default=LEAST_COLUMNS)
+    return Found(pixels, above, boxes, min(_MOST_COLUMNS, max(LEAST_COLUMNS, widest)))
+
+
+def read(reader: Reader, found: Found, columns: int) -> list[Line]:
+    """Reads the lines that were found, which takes `reading_bytes(columns)`; a longer line is read narrower."""
+    height = found.pixels.shape[0] - 2 * found.above
     lines = []
-    for box in _in_order(_boxes(reader, pixels, side)):
-        text, confidence = _recognise(reader, _cut_out(pixels, box), columns)
+    for box in found.boxes:
+        text, confidence = _recognise(reader, _cut_out(found.pixels, box), columns)
         if confidence >= _TEXT_THRESHOLD and text:
-            corners = [(float(x), float(min(max(y - above, 0), height))) for x, y in box]
+            corners = [(float(x), float(min(max(y - found.above, 0), height))) for x, y in box]
             lines.append(Line(text, confidence, corners))
     return lines
 
@@ -161,17 +186,35 @@ def _in_order(boxes: list[Any]) -> list[Any]:
     return ordered
 
 
+def _level_size(box: Any) -> tuple[int, int]:
+    import numpy
+
+    width = max(1, int(max(numpy.linalg.norm(box[0] - box[1]), numpy.linalg.norm(box[2] - box[3]))))
+    height = max(1, int(max(numpy.linalg.norm(box[0] - box[3]), numpy.linalg.norm(box[1] - box[2]))))
+    return width, height
+
+
+def _upright(width: int, height: int) -> bool:
+    return height >= 1.5 * width
+
+
+def _columns(width: int, height: int) -> int:
+    """How wide a line of that size is at the height that the models take."""
+    if _upright(width, height):
+        width, height = height, width
+    return math.ceil(_LINE_HEIGHT * width / height)
+
+
 def _cut_out(pixels: Any, box: Any) -> Any:
     """The line of a box, made level; one that stands upright is laid down."""
     import cv2
     import numpy
 
-    width = max(1, int(max(numpy.linalg.norm(box[0] - box[1]), numpy.linalg.norm(box[2] - box[3]))))
-    height = max(1, int(max(numpy.linalg.norm(box[0] - box[3]), numpy.linalg.norm(box[1] - box[2]))))
+    width, height = _level_size(box)
     corners = numpy.array([[0, 0], [width, 0], [width, height], [0, height]], "float32")
     way = cv2.getPerspectiveTransform(box, corners)
     line = cv2.warpPerspective(pixels, way, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-    return numpy.ascontiguousarray(numpy.rot90(line)) if height >= 1.5 * width else line
+    return numpy.ascontiguousarray(numpy.rot90(line)) if _upright(width, height) else line
 
 
 def _recognise(reader: Reader, line: Any, most_columns: int) -> tuple[str, float]:
@@ -182,7 +225,7 @@ def _recognise(reader: Reader, line: Any, most_columns: int) -> tuple[str, float
     if turned[1] > _TURNED_THRESHOLD:
         line = cv2.rotate(line, cv2.ROTATE_180)
     columns = math.ceil(_LINE_HEIGHT * line.shape[1] / line.shape[0])
-    given = _row(line, min(most_columns, max(_LEAST_COLUMNS, columns)))
+    given = _row(line, min(most_columns, max(LEAST_COLUMNS, columns)))
     chances = reader.recogniser.run(None, {reader.recogniser.get_inputs()[0].name: given})[0][0]
     best = chances.argmax(1)
     # The model says a character for every few columns; one said again is meant once, 0 is none.

@@ -29,8 +29,9 @@ class LeaseSettings(msgspec.Struct, frozen=True, kw_only=True):
     """A lease that was not renewed for so long is taken back: its holder hangs, or forgot it."""
     answer_seconds: float = 5.0
     """How long an operation waits for the answer. The loop's turn takes milliseconds; then it is taken for a no."""
-    patience_seconds: float = 3.0
-    """How long a request for more than there is waits for what other inferences hold; they take less, as measured."""
+    patience_seconds: float = 10.0
+    """How long a request for more than there is waits for what other inferences hold. Looking for the lines of a page
+    takes 1 s, as measured; the rest is for a loaded machine."""
     model_idle_seconds: float = 300.0
     """A model not used for so long is unloaded."""
 

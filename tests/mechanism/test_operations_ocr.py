@@ -97,6 +97,25 @@ def test_with_less_memory_it_is_read_at_a_smaller_size_and_says_so(tmp_path: Pat
 
 
 @needs_ocr
+def test_a_long_line_is_read_as_wide_as_memory_allows(tmp_path: Path) -> None:
+    picture = Image.new("RGB", (1900, 200), "white")
+    line = "the quick brown fox jumps over 1234 lazy dogs and goes home again to read a good book until late at night"
+    ImageDraw.Draw(picture).text((20, 80), line, "black", ImageFont.load_default(size=32))
+    content = specimens.encoded(picture, "PNG")
+    bench = bench_of(tmp_path, 400_000_000)
+    whole = read(bench, content)
+    assert letters(told(whole)["text"]) == letters(line) and not warnings(whole)
+    waits = read(bench, content, memory_bytes=1_000_000)
+    assert waits.outcome == "deferred", "what making its picture takes is its own"
+    lender = bench.context.leases.lender
+    assert isinstance(lender, Bounded)
+    lender.limit_bytes = sum(lender.out.values()) + 1_000_000
+    less = read(bench, content, memory_bytes=waits.needs_bytes)
+    assert less.outcome == "done" and any("columns wide instead of" in said for said in warnings(less)), less
+    bench.context.models.close()
+
+
+@needs_ocr
 def test_what_takes_part_in_the_result_is_part_of_the_version(tmp_path: Path) -> None:
     recipe = recipe_of(step("ocr"))
     assert recipe.version.startswith("ocr:1-") and len(recipe.version) == len("ocr:1-") + 12
@@ -117,5 +136,10 @@ def test_what_the_detector_sees_is_bounded_by_its_longest_side() -> None:
     assert text.seen_at(1400, 900, 960) == (960, 608)
     assert text.seen_at(200, 100, 960) == (384, 192), "a small picture is doubled, not more"
     assert text.seen_at(20_000, 30, 960) == (960, 32)
-    needs = [text.needs_bytes(1400, 900, side) for side in (320, 480, 640, 960, 2048)]
+    needs = [text.finding_bytes(1400, 900, side) for side in (320, 480, 640, 960, 2048)]
     assert needs == sorted(needs) and needs[0] < 20_000_000 < needs[3] < 100_000_000
+
+
+def test_a_line_is_as_wide_as_memory_allows() -> None:
+    assert text.columns_within(text.reading_bytes(1234)) == 1234
+    assert text.columns_within(0) == text.LEAST_COLUMNS

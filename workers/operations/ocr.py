@@ -33,8 +33,9 @@ _LIBRARIES_BYTES = 75_000_000
 _BYTES_A_MODEL_BYTE = 1.7
 """Measured on both packages: 112 MB with the newer's 31 MB of models, 98 MB with the older's 16 MB; 65 MB of them are
 the libraries."""
-_BYTES_A_PIXEL = 11
-"""A picture in another mode is converted (4), laid out for the models (3), and turned to their order of colours (3)."""
+_MAKING_BYTES_A_PIXEL, _BYTES_A_PIXEL = 11, 3
+"""A picture in another mode is converted (4), laid out (3) and turned to the models' order of colours (3), which
+stays."""
 _BRIGHT = 200
 _MISSING = "{} not installed: install the extra, pip install 'gallery-supervisor[ocr]'"
 
@@ -99,19 +100,15 @@ def _run(work: Work, parameters: Ocr) -> dict[str, Any]:
     picture = _opaque(work.source.decoded(_side(header, parameters)))
     expected = _LIBRARIES_BYTES + int(_BYTES_A_MODEL_BYTE * _files().size_bytes)
     reader = work.models.use("ocr", _load, expected)
-    sides = [side for side in sorted({*_SIDES, parameters.side}, reverse=True) if side <= parameters.side]
-    pixels = _BYTES_A_PIXEL * picture.width * picture.height
-    needs = [pixels + text.needs_bytes(*picture.size, side) for side in sides]
-    with work.memory(needs[0], at_least=needs[-1], purpose="inference") as lease:
-        side = next(side for side, need in zip(sides, needs, strict=True) if need <= lease.bytes)
-        lines = text.read(reader, _pixels(picture), side, lease.bytes - pixels)
-    if side < sides[0]:
-        work.keep = False  # with more memory it is another result
-        work.warn(f"text was looked for at {side} pixels instead of {sides[0]}: there is no memory for more")
-    scale = max(header.upright) / max(picture.size)
+    pixels = _pixels(picture)
+    del picture
+    size = (pixels.shape[1], pixels.shape[0])
+    found, side = _find(work, reader, pixels, size, parameters)
+    lines = _read(work, reader, found)
+    scale = max(header.upright) / max(size)
     values: dict[str, Any] = {
         "text": "\n".join(line.text for line in lines),
-        "side": max(text.seen_at(*picture.size, side)),
+        "side": max(text.seen_at(*size, side)),
         "asked_side": parameters.side,
         "width": header.upright[0],
         "height": header.upright[1],
@@ -126,6 +123,36 @@ def _run(work: Work, parameters: Ocr) -> dict[str, Any]:
             for line in lines
         ]
     return values
+
+
+def _find(
+    work: Work, reader: text.Reader, pixels: Any, size: tuple[int, int], parameters: Ocr
+) -> tuple[text.Found, int]:
+    """Looks for the lines at the largest side that memory is to be had for. That takes most, and not for long."""
+    sides = [side for side in sorted({*_SIDES, parameters.side}, reverse=True) if side <= parameters.side]
+    needs = [pixels.nbytes + text.finding_bytes(*size, side) for side in sides]
+    with work.memory(needs[0], at_least=needs[-1], purpose="inference") as lease:
+        side = next(side for side, need in zip(sides, needs, strict=True) if need <= lease.bytes)
+        found = text.find(reader, pixels, side)
+    if side < sides[0]:
+        work.keep = False  # with more memory it is another result
+        work.warn(f"text was looked for at {side} pixels instead of {sides[0]}: there is no memory for more")
+    return found, side
+
+
+def _read(work: Work, reader: text.Reader, found: text.Found) -> list[text.Line]:
+    """Reads line by line, long ones as wide as memory is to be had for."""
+    if not found.boxes:
+        return []
+    held = int(found.pixels.nbytes)
+    least, wanted = (held + text.reading_bytes(columns) for columns in (text.LEAST_COLUMNS, found.columns))
+    with work.memory(wanted, at_least=least, purpose="inference") as lease:
+        columns = text.columns_within(lease.bytes - held)
+        lines = text.read(reader, found, columns)
+    if columns < found.columns:
+        work.keep = False
+        work.warn(f"lines were read {columns} columns wide instead of {found.columns}: there is no memory for more")
+    return lines
 
 
 def _opaque(picture: Image.Image) -> Image.Image:
@@ -161,7 +188,9 @@ def _beside(header: Header, parameters: Ocr) -> int:
     wide, high = header.upright
     scale = min(1.0, PICTURE_SIDE / max(wide, high))
     size = max(1, round(wide * scale)), max(1, round(high * scale))
-    return _BYTES_A_PIXEL * size[0] * size[1] + text.needs_bytes(*size, SMALLEST)
+    pixels = size[0] * size[1]
+    least = max(text.finding_bytes(*size, SMALLEST), text.reading_bytes(text.LEAST_COLUMNS))
+    return max(_MAKING_BYTES_A_PIXEL * pixels, _BYTES_A_PIXEL * pixels + least)
 
 
 OPERATIONS = (
