@@ -71,6 +71,7 @@ class Models:
             found: T = model.content
             return found
         lease = self._room_for(name, expected_bytes)
+        self._memory.trim_malloc()  # what others left is not counted against it when it comes back meanwhile
         before = self._memory.rss_bytes()
         try:
             content = load()

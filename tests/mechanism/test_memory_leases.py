@@ -84,7 +84,7 @@ def test_what_arrives_while_it_waits_is_kept_and_heeded_after(pool: RealPool) ->
 
 
 def test_no_answer_is_a_no_and_what_comes_late_is_released(pool: RealPool) -> None:
-    worker, lease, asked = working(pool, lease_answer_seconds=0.2)
+    worker, lease, asked = working(pool, lease_answer_seconds=0.2, lease_patience_seconds=0.2)
     assert pool.receive(ReleaseMemory).number == asked.number
     pool.tell(worker, MemoryGranted(number=asked.number, bytes=50 * MB))
     [item] = items(pool.reports(lease))

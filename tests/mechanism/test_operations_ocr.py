@@ -105,6 +105,7 @@ def test_a_long_line_is_read_as_wide_as_memory_allows(tmp_path: Path) -> None:
     bench = bench_of(tmp_path, 400_000_000)
     whole = read(bench, content)
     assert letters(told(whole)["text"]) == letters(line) and not warnings(whole)
+    bench.context.leases.granted()
     waits = read(bench, content, memory_bytes=1_000_000)
     assert waits.outcome == "deferred", "what making its picture takes is its own"
     lender = bench.context.leases.lender

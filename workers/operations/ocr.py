@@ -36,6 +36,8 @@ the libraries."""
 _MAKING_BYTES_A_PIXEL, _BYTES_A_PIXEL = 11, 3
 """A picture in another mode is converted (4), laid out (3) and turned to the models' order of colours (3), which
 stays."""
+_OF_ALLOWANCE = 1.25
+"""The last tenth of what an item was admitted with is not lent out (`workers.memory_lease`)."""
 _BRIGHT = 200
 _MISSING = "{} not installed: install the extra, pip install 'gallery-supervisor[ocr]'"
 
@@ -190,7 +192,7 @@ def _beside(header: Header, parameters: Ocr) -> int:
     size = max(1, round(wide * scale)), max(1, round(high * scale))
     pixels = size[0] * size[1]
     least = max(text.finding_bytes(*size, SMALLEST), text.reading_bytes(text.LEAST_COLUMNS))
-    return max(_MAKING_BYTES_A_PIXEL * pixels, _BYTES_A_PIXEL * pixels + least)
+    return max(_MAKING_BYTES_A_PIXEL * pixels, int(_OF_ALLOWANCE * (_BYTES_A_PIXEL * pixels + least)))
 
 
 OPERATIONS = (
