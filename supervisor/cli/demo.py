@@ -97,6 +97,7 @@ class _Demo:
         self._reading.config(usable_cores=1)
         self._leak_bytes = max(1_000_000, int(leak))
         self._killed: WorkerStatus | None = None
+        self._largest_batch = 1
 
     def execute(self) -> int:
         """Returns 0 when all that is promised happened, 1 when not, 130 when interrupted."""
@@ -154,6 +155,7 @@ class _Demo:
         progress = None
         for progress in client.iter_progress(submitted.batch, every_seconds=0.05):
             bar.show(progress)
+            self._largest_batch = max(self._largest_batch, *progress.batch_sizes, 1)
             if self._killed is None and settled_of(progress.counts) >= progress.items * KILL_AFTER_SHARE:
                 self._killed = _kill_one(client)
         assert progress is not None
@@ -168,7 +170,7 @@ class _Demo:
         return Seen(
             gallery=self._gallery, files=files, results=results, decisions=decisions, progress=progress,
             killed=self._killed, workers=self._reading.values["workers"], crashing=CRASHING,
-            missing=missing, strange=strange,
+            missing=missing, strange=strange, largest_batch=self._largest_batch,
         )  # fmt: skip
 
     def _say_what_next(self, progress: BatchProgress) -> None:

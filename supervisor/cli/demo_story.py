@@ -34,6 +34,8 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     decisions: list[Decision]
     progress: BatchProgress
     killed: WorkerStatus | None
+    largest_batch: int
+    """The largest batch size that any worker came to."""
     workers: int
     crashing: str
     missing: list[str]
@@ -215,6 +217,9 @@ def _shrunk(seen: Seen) -> Promise:
     details = _times("batch size", shrinks, lambda one: f"{one.figures.get('before')} to {one.figures.get('after')}")
     before = [d for d in seen.decided("soft_limit") if shrinks and d.number <= shrinks[0].number]
     details += [f"first: {before[-1].message}"] if before else []
+    if not shrinks and seen.largest_batch <= 1:
+        # Half a second's work a lease: where an image takes that long, nothing is left to shrink.
+        return Promise("shrunk", True, "Under pressure batches shrink: here they were of one image all along.", details)
     return Promise("shrunk", bool(shrinks), f"Under pressure batches shrink: {len(shrinks)} times.", details)
 
 

@@ -81,7 +81,7 @@ def seen_well() -> Seen:
     )  # fmt: skip
     return Seen(
         gallery="/g", files=names, results=results, decisions=decisions, progress=progress, killed=killed, workers=4,
-        crashing=CRASHING, missing=[], strange=[],
+        crashing=CRASHING, missing=[], strange=[], largest_batch=8,
     )  # fmt: skip
 
 
@@ -92,6 +92,12 @@ def without(seen: Seen, kind: str) -> Seen:
 
 def test_a_run_in_which_everything_happened_keeps_every_promise() -> None:
     assert [promise.name for promise in Story(seen_well()).promises if not promise.kept] == []
+
+
+def test_leases_that_were_of_one_image_all_along_need_not_shrink() -> None:
+    slow = msgspec.structs.replace(without(seen_well(), "shrunk"), largest_batch=1)
+    (shrunk,) = (promise for promise in Story(slow).promises if promise.name == "shrunk")
+    assert shrunk.kept and "of one image" in shrunk.text
 
 
 @pytest.mark.parametrize(

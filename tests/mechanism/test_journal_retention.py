@@ -164,7 +164,9 @@ def test_names_of_forgotten_outputs_are_bounded(db: Db, monkeypatch: pytest.Monk
     chance = random.Random(1)
     for _ in range(1_200):
         names = [[chance.getrandbits(64) - 2**63] for _ in range(50)]
+        db.connection.execute("BEGIN")
         db.connection.executemany("INSERT INTO written VALUES (?)", names)
+        db.connection.execute("COMMIT")
         module._forget_written(db.connection, len(names))
     assert 5_000 < db.count("written") < 40_000
 

@@ -1,12 +1,12 @@
 """Memory leases as they are: a real worker asks a real socket in the middle of an item; models come and go by them."""
 
 import gc
+import mmap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
 from protocol.messages import (
     ItemReport,
@@ -174,9 +174,13 @@ def _subscription() -> pressure.Subscription:
     return max((one for one in pressure.subscribed() if one.owner == "models"), key=lambda one: one.number)
 
 
-def pixels(size: int = 1000) -> Image.Image:
-    """Something that takes memory as a model does: 4 MB."""
-    return Image.new("RGBA", (size, size), "red")
+def pixels(size: int = 1000) -> mmap.mmap:
+    """Something that takes memory as a model does: 4 MB. From the kernel, not from what an earlier test gave back to
+    malloc: that would be no growth."""
+    block = mmap.mmap(-1, 4 * size * size)
+    for at in range(0, len(block), mmap.PAGESIZE):
+        block[at] = 1
+    return block
 
 
 def test_a_model_is_loaded_once_under_a_lease_of_what_it_was_measured_to_take() -> None:

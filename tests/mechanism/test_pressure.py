@@ -17,7 +17,9 @@ MB = 1_000_000
 
 @pytest.fixture(autouse=True)
 def nobody_else() -> Iterator[None]:
-    """Whatever a test subscribes ends with it."""
+    """Whatever a test subscribes ends with it; what modules of ours subscribed in this process is not there before."""
+    for one in pressure.subscribed():
+        one.unsubscribe()
     yield
     for one in pressure.subscribed():
         one.unsubscribe()
