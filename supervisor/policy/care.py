@@ -348,6 +348,7 @@ def _interval(state: PoolState) -> float:
     headroom = state.budget_bytes - state.used_bytes
     growth = 0.0
     idle = True
+    to_limits: list[int] = []
     for slot in state.slots:
         worker = slot.worker
         if worker is None:
@@ -355,6 +356,9 @@ def _interval(state: PoolState) -> float:
         if worker.state != "IDLE":
             idle = False
         if worker.state in ("BUSY", "DRAINING") and worker.baseline_bytes:
-            headroom = min(headroom, state.limits(slot).hard_bytes - worker.rss_bytes)
+            limits = state.limits(slot)
+            headroom = min(headroom, limits.hard_bytes - worker.rss_bytes)
+            softer = (limits.soft_bytes - worker.rss_bytes, limits.recycle_bytes - worker.rss_bytes)
+            to_limits += [left for left in softer if left > 0][:1]
             growth = max(growth, slot.growth.bytes_per_second)
-    return interval_seconds(headroom, growth, idle, state.settings.watch)
+    return interval_seconds(headroom, growth, idle, state.settings.watch, min(to_limits, default=None))

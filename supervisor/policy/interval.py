@@ -3,6 +3,10 @@
 The closer to the edge and the faster somebody grows, the more often (earlyoom's rule): look twice in the
 time in which the headroom could fill. The growth reckoned with is never less than 1 GB/s: what a worker did
 in the last second says little about what its next image does.
+
+A softer limit (soft, recycle) is no edge, but passing it is to be seen soon as well: the next look comes no later than
+it could be passed, and close to it every few milliseconds. A worker that is far from all of its limits is not looked
+at more often for them.
 """
 
 import msgspec
@@ -10,19 +14,28 @@ import msgspec
 from supervisor.policy.watch_settings import WatchSettings
 
 _LOOKS_WHILE_IT_FILLS = 2
+_BREACH_SECONDS = 0.015
+"""A limit may be passed so long before it is seen: with the decision itself that is within 25 ms."""
 _HALF_LIFE_SECONDS = 1.0
 """A burst of growth is reckoned with for some seconds: a worker that did it once does it again."""
 
 
 def interval_seconds(
-    headroom_bytes: int, fastest_growth_bytes_per_second: float, all_idle: bool, settings: WatchSettings
+    headroom_bytes: int,
+    fastest_growth_bytes_per_second: float,
+    all_idle: bool,
+    settings: WatchSettings,
+    to_limit_bytes: int | None = None,
 ) -> float:
     """Seconds until the next look. `headroom_bytes`: the smaller of what is left of the budget and what the worker
-    nearest to its hard limit has left. `all_idle`: no worker holds a lease or is starting."""
+    nearest to its hard limit has left. `all_idle`: no worker holds a lease or is starting. `to_limit_bytes`: what the
+    worker nearest to its soft or recycle limit may still take before it passes it; None: nobody is below one."""
     if all_idle:
         return settings.interval_idle_seconds
     growth = max(fastest_growth_bytes_per_second, settings.growth_floor_bytes_per_second)
     fills_in = max(0, headroom_bytes) / (_LOOKS_WHILE_IT_FILLS * growth)
+    if to_limit_bytes is not None:
+        fills_in = min(fills_in, max(to_limit_bytes / growth, _BREACH_SECONDS))
     return min(max(fills_in, settings.interval_min_seconds), settings.interval_max_seconds)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from tests.bench import (
+    breach,
     cache,
     cache_runs,
     coverage,
@@ -44,6 +45,7 @@ BENCHMARKS: dict[str, Entry] = {
     "thumbnails": Entry(2, thumbnails.run, "thumbnails of a gallery, against a bare pool"),
     "kill": Entry(2, kills.run, "kill -9 of a busy worker to its images running again"),
     "overshoot": Entry(2, overshoot.run, "memory past the hard limit at 1 GB/s"),
+    "breach": Entry(3, breach.run, "a worker's limit passed to the decision about it"),
     "prediction": Entry(3, prediction.run, "the peak of an image, predicted and measured"),
     "memory": Entry(2, footprint.run, "memory of the supervisor and 4 idle workers"),
     "temp": Entry(4, temp.run, "temp files left behind by the killed, and the loop while 100,000 are deleted"),

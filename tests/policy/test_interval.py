@@ -46,3 +46,12 @@ def test_a_new_worker_has_no_past() -> None:
     growth.note(900 * MB, 10.1)
     growth.forget()
     assert growth.note(10 * MB, 10.2) == 0.0
+
+
+def test_a_softer_limit_is_not_passed_unseen_for_longer_than_a_few_looks() -> None:
+    far = interval_seconds(400 * MB, 0.0, False, SETTINGS)
+    assert interval_seconds(400 * MB, 0.0, False, SETTINGS, 300 * MB) == far, "far from it nothing changes"
+    assert interval_seconds(400 * MB, 0.0, False, SETTINGS, 40 * MB) == pytest.approx(0.040)
+    assert interval_seconds(400 * MB, 0.0, False, SETTINGS, 1 * MB) == pytest.approx(0.015)
+    assert interval_seconds(5 * MB, 0.0, False, SETTINGS, 40 * MB) == SETTINGS.interval_min_seconds, "the edge first"
+    assert interval_seconds(400 * MB, 0.0, True, SETTINGS, 1 * MB) == SETTINGS.interval_idle_seconds
