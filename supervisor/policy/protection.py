@@ -69,14 +69,15 @@ def _stop(state: PoolState, now: float) -> list[Command]:
     protection = state.protection
     at_rest = state.rest_bytes()
     whole = f"{human(state.used_bytes)} of {human(state.budget_bytes)} are used after {_times(protection.attempts)}"
-    cure = f"{human(at_rest)} are held at rest by {len(state.slots)} workers: raise --memory or lower --workers"
+    workers = f"{len(state.slots)} worker{'s' if len(state.slots) > 1 else ''}"
+    cure = f"{human(at_rest)} are held at rest by {workers}: raise --memory or lower --workers"
     figures: dict[str, object] = {
         "attempts": protection.attempts,
         "used_bytes": state.used_bytes,
         "budget_bytes": state.budget_bytes,
         "at_rest_bytes": at_rest,
     }
-    if len(state.slots) == 1 and state.used_bytes <= at_rest * state.settings.cleanup.recovered_share:
+    if len(state.slots) == 1 and _would_be_the_same(state, at_rest):
         protection.given_up = True
         message = f"emergency protection: {whole}; one worker cannot be fewer, so work goes on slowly; {cure}"
         return [Note(kind="protection", message=message, figures=figures)]
@@ -91,6 +92,12 @@ def _stop(state: PoolState, now: float) -> list[Command]:
         KeepProtection(stops=protection.stops),
         *drain_pool(state, now, False, "emergency protection"),
     ]
+
+
+def _would_be_the_same(state: PoolState, at_rest: int) -> bool:
+    """Whether the next start would come to the same: rest alone is too much, or there is little beyond it."""
+    too_much = at_rest >= state.settings.watch.protection_share * state.budget_bytes
+    return too_much or state.used_bytes <= at_rest * state.settings.cleanup.recovered_share
 
 
 def _times(attempts: int) -> str:

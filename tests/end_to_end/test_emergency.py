@@ -77,7 +77,7 @@ def test_protection_stops_in_order_twice_then_fewer_workers_finish_what_was_acce
         with open(os.path.join(bed.state, "protection.json"), "rb") as file:
             assert len(json.load(file)["stops"]) == stops
     last = bed.start(memory=TINY)
-    assert "starts with 1 workers instead of 2" in last.said()
+    wait_for(lambda: "starts with 1 workers instead of 2" in last.said(), "the smaller start is told")
     client = bed.client()
     wait_for(lambda: "work goes on slowly" in last.said(), "one worker at rest is not stopped", 60)
     client.resume()

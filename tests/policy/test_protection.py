@@ -70,7 +70,9 @@ def test_turned_off_it_only_cleans() -> None:
     assert told.pool.state.draining
 
 
-def test_one_worker_at_rest_is_not_stopped_because_the_same_would_happen_again() -> None:
+@pytest.mark.parametrize("used", [180, 240])
+def test_one_worker_at_rest_is_not_stopped_because_the_same_would_happen_again(used: int) -> None:
+    """Nor one that holds more: the next would begin with what is too much already."""
     told = Story(workers=1)
     told.feed(e.Tick())
     told.ready(0)
@@ -78,7 +80,7 @@ def test_one_worker_at_rest_is_not_stopped_because_the_same_would_happen_again()
     assert said == [], "180 of 1,000 MB"
     for _ in range(100):
         told.clock.step(0.1)
-        heard = look(told, 180, budget=150)
+        heard = look(told, used, budget=150)
         said += [each.message for each in heard if isinstance(each, c.Note) and each.kind == "protection"]
         for each in heard:
             if isinstance(each, c.CleanUp):
