@@ -45,6 +45,13 @@ class MachineTrouble(GalleryError):
     code = "machine"
 
 
+class NoMemoryNow(MachineTrouble):
+    """There is no memory for what every image of the recipe needs, such as its model. The item is retried, not for
+    ever."""
+
+    code = "no_memory_now"
+
+
 class NoMemory(GalleryError):
     """A memory lease was refused; `needs_bytes` is the least that was asked for, `for_ever`: waiting cannot help."""
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from protocol.messages import CleanupTier
 from workers import pressure
-from workers.errors import MachineTrouble, NoMemory, Verdict
+from workers.errors import NoMemory, NoMemoryNow, Verdict
 from workers.memory import OwnMemory
 from workers.memory_lease import Lease, Leases
 
@@ -60,7 +60,7 @@ class Models:
     def use(self, name: str, load: Callable[[], T], expected_bytes: int) -> T:
         """Returns the model of that name, which `load` makes when it is not there.
 
-        `expected_bytes` is what loading it may take. Raises MachineTrouble where there is no room now, Verdict where
+        `expected_bytes` is what loading it may take. Raises NoMemoryNow where there is no room now, Verdict where
         there never is, and what `load` raises.
         """
         self._in_use.add(name)
@@ -142,7 +142,7 @@ class Models:
         except NoMemory as no:
             if no.for_ever:
                 raise Verdict("too_large", f"{no}; raise --memory, or --leases-pool-bytes") from no
-            raise MachineTrouble(f"the model {name} cannot be loaded now: {no}") from no
+            raise NoMemoryNow(f"the model {name} cannot be loaded now: {no}") from no
 
     def _unload_unused(self, since: float, reason: str) -> None:
         for name in [name for name, model in self._models.items() if model.used_at <= since]:

@@ -22,9 +22,9 @@ import msgspec
 
 from protocol import paths
 from protocol.launch import ImageLimits
-from protocol.messages import ItemError, ItemReport, Weighed
+from protocol.messages import ErrorKind, ItemError, ItemReport, Weighed
 from workers.cleanup import CleanupRegistry
-from workers.errors import Deferred, MachineTrouble, NoMemory, Verdict
+from workers.errors import Deferred, MachineTrouble, NoMemory, NoMemoryNow, Verdict
 from workers.heard import Heard
 from workers.held import HeldMeter
 from workers.making import Making
@@ -175,7 +175,8 @@ def perform(recipe: CompiledRecipe, job: Job, context: Context) -> ItemReport:
         except MemoryError:
             outcome, needs = "deferred", 2 * max(item.needs_bytes, job.memory_bytes)
         except MachineTrouble as trouble:
-            outcome, error = "machine", ItemError(kind="io", message=str(trouble))
+            kind: ErrorKind = "memory" if isinstance(trouble, NoMemoryNow) else "io"
+            outcome, error = "machine", ItemError(kind=kind, message=str(trouble))
         except Exception as bug:
             outcome, error = "failed", ItemError(kind="crash", message=_bug(recipe, job, context, bug))
             if isinstance(bug, OSError) and bug.errno in _NO_ROOM:

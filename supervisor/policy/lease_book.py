@@ -32,6 +32,8 @@ class LeaseSettings(msgspec.Struct, frozen=True, kw_only=True):
     patience_seconds: float = 10.0
     """How long a request for more than there is waits for what other inferences hold. Looking for the lines of a page
     takes 1 s, as measured; the rest is for a loaded machine."""
+    refused_seconds: float = 600.0
+    """Where a model is refused, its items are tried again for so long; then they fail, with the figures."""
     model_idle_seconds: float = 300.0
     """A model not used for so long is unloaded."""
 
@@ -42,7 +44,7 @@ class LeaseSettings(msgspec.Struct, frozen=True, kw_only=True):
             faults.append(f"pool_bytes is {self.pool_bytes}, must not be negative, or not set")
         if not 0 < self.pool_share <= 1:
             faults.append(f"pool_share is {self.pool_share}, must be above 0 and at most 1")
-        for name in ("from_bytes", "stale_seconds", "answer_seconds", "model_idle_seconds"):
+        for name in ("from_bytes", "stale_seconds", "answer_seconds", "refused_seconds", "model_idle_seconds"):
             if not getattr(self, name) > 0:
                 faults.append(f"{name} is {getattr(self, name)}, must be above 0")
         if self.patience_seconds < 0:

@@ -248,7 +248,7 @@ def _on_committed(state: PoolState, event: e.ItemsCommitted, now: float) -> list
             state.totals[settlement.state] += 1
         state.tallies.settled(batch.record.recipe, settlement)
         if settlement.state == "done":
-            batch.machine_pauses = 0
+            batch.machine_pauses, batch.short_since = 0, None
         if settlement.identity or settlement.made is not None:
             touched.setdefault(batch.name, (batch, []))[1].append(settlement)
         else:

@@ -67,6 +67,8 @@ class Batch(msgspec.Struct, kw_only=True):
     resume_at: float | None = None
     """When a pause for a machine error ends by itself; None: it lasts until it is ended."""
     machine_pauses: int = 0
+    short_since: float | None = None
+    """Since when no item was done because memory was refused for what each of them needs, such as a model."""
     closing: bool = False
     """Its end is on its way to the journal."""
     changing: int = 0

@@ -158,7 +158,11 @@ def _on_report(state: PoolState, slot: Slot, worker: Worker, report: Report, now
                 settlements.append(_settle_shunned(batch, slot, item))
             case "machine":
                 on_machine_error(worker, batch)
-                commands += _on_machine_error(batch, item, said, now)
+                given_up = _given_up(state, batch, slot, item, said, now)
+                if given_up is not None:
+                    settlements.append(given_up)
+                else:
+                    commands += _on_machine_error(batch, item, said, now)
             case "outside":
                 commands += on_outside(batch, slot, item, said.error)
     learn(state, batch, report.items)
@@ -250,6 +254,32 @@ def _on_deferred(
             figures={"needs_bytes": item.needs_bytes, "share_bytes": state.share_bytes(), "room_bytes": room},
         )
     ]
+
+
+def _given_up(
+    state: PoolState, batch: Batch, slot: Slot, item: Item, said: ItemReport, now: float
+) -> Settlement | None:
+    """Fails an item for which memory is refused, where that has gone on for long, with no other item done meanwhile."""
+    if said.error is None or said.error.kind != "memory":
+        return None
+    if batch.short_since is None:
+        batch.short_since = now
+    if now - batch.short_since < state.settings.leases.refused_seconds:
+        return None
+    batch.settling_ids.add(item.id)
+    message = (
+        f"{batch.path(item)}: {said.error.message}; tried again for {now - batch.short_since:.0f} s; raise --memory or "
+        "lower --workers"
+    )
+    return Settlement(
+        id=item.id,
+        batch=batch.name,
+        state="failed",
+        tries=item.tries,
+        slot=slot.index,
+        identity=item.identity,
+        detail=detail_of_error(ItemError(kind="memory", message=message)),
+    )
 
 
 def _on_machine_error(batch: Batch, item: Item, said: ItemReport, now: float) -> list[Command]:

@@ -24,7 +24,7 @@ from tests.galleries import write
 from tests.mechanism.performing import Bench, step, values
 from tests.mechanism.real_pool import RealPool, ended, real_pool, recipe
 from workers import pressure, specimens
-from workers.errors import MachineTrouble, NoMemory, Verdict
+from workers.errors import NoMemory, NoMemoryNow, Verdict
 from workers.memory_lease import Bounded, Leases
 from workers.models import MODERATE_IDLE_SECONDS, Models
 
@@ -220,7 +220,7 @@ def test_where_memory_is_short_there_is_one_model_at_a_time() -> None:
     assert never.value.kind == "too_large" and held.names == []
     assert not lender.out
     lender.out[99] = 5 * MB
-    with pytest.raises(MachineTrouble, match="the model c cannot be loaded now: model c: 10,000,000 bytes are asked"):
+    with pytest.raises(NoMemoryNow, match="the model c cannot be loaded now: model c: 10,000,000 bytes are asked"):
         held.use("c", pixels, 10 * MB)
     held.close()
 

@@ -152,6 +152,30 @@ def test_the_error_of_a_machine_pauses_its_batch_and_ends_by_itself_later_and_la
     assert story.on_disk("b") == {1: "done"}
 
 
+def refused(story: Story, number: int) -> None:
+    error = m.ItemError(kind="memory", message="128 MB are asked for, 30 MB are free")
+    story.report(0, items=[m.ItemReport(id=number, outcome="machine", seconds=0.0, error=error)])
+
+
+def test_an_item_whose_model_is_refused_fails_after_ten_minutes_with_the_figures() -> None:
+    story = Story(workers=1).start()
+    story.submit("b", names(3))
+    first, tries = story.clock.now, 0
+    while 1 not in story.on_disk("b") or story.on_disk("b")[1] == "pending":
+        refused(story, story.lease(0)[0])
+        tries += 1
+        detail = b"".join(each.detail for command in story.of(c.SettleItems) for each in command.settlements)
+        notes = story.notes("machine_error")
+        story.pass_time(float(str(notes[0].figures["pause_seconds"])) + 0.01 if notes else 0.0)
+        assert story.clock.now - first < 700, story.on_disk("b")
+    assert story.clock.now - first >= 600 and tries > 10
+    assert story.on_disk("b")[1] == "failed"
+    assert b'"memory"' in detail and b"128 MB are asked for, 30 MB are free" in detail, detail
+    batch = story.pool.state.queue.batches["b"]
+    story.report(0)
+    assert batch.short_since is None, "there is memory again: the next refusal begins anew"
+
+
 def test_cancelling_takes_what_waits_lets_finish_what_runs_and_takes_what_comes_back() -> None:
     story = Story(workers=1).start()
     story.submit("b", names(12))
