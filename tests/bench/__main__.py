@@ -1,4 +1,4 @@
-"""`python -m tests.bench [NAME ...] [DIR] [--json] [--quick]`: exit code 1 when a target is missed."""
+"""`python -m tests.bench [NAME ...] [DIR] [--json | --markdown] [--quick]`: exit code 1 when a target is missed."""
 
 import argparse
 import os
@@ -8,7 +8,7 @@ from types import FrameType
 
 from tests.bench.machine import machine
 from tests.bench.registry import BENCHMARKS
-from tests.bench.report import json_line, table
+from tests.bench.report import json_line, markdown, table
 from tests.bench.rows import Row
 from tests.bench.terms import Terms
 
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
         return INTERRUPTED
     finally:
         if not given.json and rows:
-            print(here, *table(rows), sep="\n")
+            print(here, *table(rows), *(["", *markdown(rows)] if given.markdown else []), sep="\n")
     return 1 if any(row.met is False for row in rows) else 0
 
 
@@ -53,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("names", nargs="*", metavar="NAME|DIR", help="which ones [all]; a directory is as --gallery")
     parser.add_argument("--json", action="store_true", help="one JSON object a row")
+    parser.add_argument("--markdown", action="store_true", help="a Markdown table by class and peer after the other")
     parser.add_argument("--gallery", metavar="DIR", help="photos for the thumbnails [made by code]")
     parser.add_argument("--quick", action="store_true", help="3 runs instead of 5, and smaller ones")
     parser.add_argument("--scale", type=float, default=1.0, help=argparse.SUPPRESS)

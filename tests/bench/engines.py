@@ -29,11 +29,12 @@ Maker = Callable[[Sequence[str], int, str], None]
 
 class Run(msgspec.Struct, frozen=True):
     """What one run took: seconds, the peak of its process above what it was before (of a program's: the whole), bytes
-    written."""
+    written; and the processor's seconds, of its programs too."""
 
     seconds: float
     peak_bytes: int
     out_bytes: int
+    processor_seconds: float
 
 
 def measured(make: Maker, paths: Sequence[str], side: int) -> Run:
@@ -65,14 +66,19 @@ def _child(make: Maker, paths: Sequence[str], side: int, out: str, there: Connec
         shutil.rmtree(warm)
         _reset_peak()
         before = _status("VmRSS")
-        began = time.perf_counter()
+        spent, began = _processor_seconds(), time.perf_counter()
         make(paths, side, out)
-        seconds = time.perf_counter() - began
+        seconds, spent = time.perf_counter() - began, _processor_seconds() - spent
         programs = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
         peak = programs or max(0, _status("VmHWM") - before)
-        there.send((seconds, peak, _bytes_below(out)))
+        there.send((seconds, peak, _bytes_below(out), spent))
     except Exception as error:
         there.send(f"{make.__name__}: {type(error).__name__}: {error}")
+
+
+def _processor_seconds() -> float:
+    used = [resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
 
 
 def as_worker(out: str) -> "Bench":

@@ -1,7 +1,7 @@
 """Thumbnails by class of image: ours against Pillow and libvips called bare, in the same minutes, of the same files.
 
 The ladder compares one decode for many results with what a task queue does: a task for each result. Quality is the
-distance (PSNR) from the whole image resized by Lanczos, ours against that of Pillow's own `thumbnail`. Same quality is
+distance (PSNR, SSIM) from the whole image resized by Lanczos, ours against Pillow's own `thumbnail`. Same quality is
 part of the comparison: an engine that is farther than that by more than a decibel is shown, but not what we are judged
 by (libvips has the WebP decoder shrink all the way, which saves 3 to 10 % of the time and costs 5 to 16 dB).
 """
@@ -12,11 +12,14 @@ import shutil
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from random import Random
 
+from msgspec import structs
 from PIL import Image, ImageChops, ImageOps, ImageStat
 
 from tests.bench import engines, ladder, pictures
-from tests.bench.rows import Row, against, missing, row
+from tests.bench.rows import Detail, Row, against, missing, row
+from tests.bench.ssim import ssim
 from tests.bench.terms import Terms
 from workers import specimens
 from workers.errors import Verdict
@@ -40,7 +43,7 @@ def run(terms: Terms) -> Iterator[Row]:
             yield from _compare(terms, f"gallery {os.path.basename(os.path.abspath(terms.gallery))}", found)
         photos = CLASSES["camera JPEG"](os.path.join(place, "camera-JPEG"), terms)
         yield from ladder.compare(terms, photos)
-        yield quality(photos)
+        yield from quality(photos)
         for name in engines.PROGRAMS:
             if engines.missing(name):
                 yield missing("thumbnails by class", name, "images/s")
@@ -92,8 +95,12 @@ def _compare(terms: Terms, name: str, paths: list[str]) -> Iterator[Row]:
     peers |= {peer: make for peer, (_, make) in engines.PROGRAMS.items() if not engines.missing(peer)}
     found: dict[str, list[engines.Run]] = {peer: [] for peer in ("ours", *peers)}
     failed: dict[str, str] = {}
-    for _ in range(terms.runs):
-        for peer, make in {"ours": engines.ours, **peers}.items():
+    makers = {"ours": engines.ours, **peers}
+    for number in range(terms.runs):
+        for peer in Random(number).sample(list(makers), len(makers)):  # what loads the machine meets each in its turn
+            make = makers[peer]
+            if peer in failed:
+                continue
             try:
                 found[peer].append(engines.measured(make, paths, SIDE))
             except RuntimeError as error:
@@ -106,15 +113,30 @@ def _compare(terms: Terms, name: str, paths: list[str]) -> Iterator[Row]:
     bare = {peer: speeds[peer] for peer in ("Pillow", "libvips") if peer in speeds and near.get(peer, enough) >= enough}
     fastest = max(bare, key=lambda peer: statistics.median(bare[peer]), default="")
     told = "; ".join(_told(peer, runs, len(paths), near) for peer, runs in found.items() if peer not in failed)
+    details = {peer: _detail(runs, len(paths)) for peer, runs in found.items() if peer not in failed}
     told += "".join(f"; {peer} fails ({why[:80]})" for peer, why in failed.items())
     if not fastest:
-        yield row(f"{name} to {SIDE}", speeds["ours"], "images/s", beside=told)
+        yield structs.replace(row(f"{name} to {SIDE}", speeds["ours"], "images/s", beside=told), details=details)
         return
     aim = f"; aim {SMALL_RATIO_AIM} x Pillow" if name == "small JPEG" else ""
-    yield against(
+    spent = [
+        mine.processor_seconds / its.processor_seconds for mine, its in zip(found["ours"], found[fastest], strict=True)
+    ]
+    told += f"; by processor time {1 / statistics.median(spent):.2f} x {fastest}"
+    made = against(
         f"{name} to {SIDE}", speeds["ours"], f"{fastest} bare", speeds[fastest], "images/s",
         ratio_at_least=1.0, beside=told + aim,
     )  # fmt: skip
+    yield structs.replace(made, details=details)
+
+
+def _detail(runs: Sequence[engines.Run], count: int) -> Detail:
+    return Detail(
+        images_per_second=count / statistics.median(run.seconds for run in runs),
+        peak_bytes=int(statistics.median(run.peak_bytes for run in runs)),
+        out_bytes=runs[0].out_bytes,
+        processor_seconds=statistics.median(run.processor_seconds for run in runs),
+    )
 
 
 def _told(peer: str, runs: Sequence[engines.Run], count: int, near: dict[str, float]) -> str:
@@ -156,20 +178,24 @@ def vips_thumbnail(path: str, size: tuple[int, int]) -> Image.Image | None:
     return Image.frombytes("RGB" if made.bands == 3 else "L", size, content).convert("RGB")
 
 
-def quality(paths: Sequence[str], sides: Sequence[int] = (256, 1024)) -> Row:
-    """Returns the row of the distance from a whole image resized by Lanczos, in dB, ours against Pillow's."""
-    mine, theirs = [], []
+def quality(paths: Sequence[str], sides: Sequence[int] = (256, 1024)) -> Iterator[Row]:
+    """The rows of the distance from a whole image resized by Lanczos, in dB and as SSIM, ours against Pillow's."""
+    found: list[tuple[Image.Image, Image.Image, Image.Image]] = []
     for path in sorted(set(paths))[:3]:
         with Image.open(path) as image:
             whole = image.convert("RGB")
-        for side in sides:
-            reference, our, their = thumbnails(path, whole, side)
-            mine.append(decibels(reference, our))
-            theirs.append(decibels(reference, their))
-    return against(
-        "quality against Lanczos", mine, "Pillow's thumbnail", theirs, "dB", ratio_at_least=1.0,
-        beside="PSNR of the pixels before they are encoded; a pair is one image at one size",
-    )  # fmt: skip
+        found += [thumbnails(path, whole, side) for side in sides]
+    measures: tuple[tuple[str, str, Callable[[Image.Image, Image.Image], float]], ...] = (
+        ("quality against Lanczos", "dB", decibels),
+        ("likeness to Lanczos", "SSIM", ssim),
+    )
+    for name, unit, measure in measures:
+        yield against(
+            name, [measure(reference, our) for reference, our, _ in found],
+            "Pillow's thumbnail", [measure(reference, their) for reference, _, their in found],
+            unit, ratio_at_least=1.0,
+            beside="of the pixels before they are encoded; a pair is one image at one size",
+        )  # fmt: skip
 
 
 def thumbnails(path: str, whole: Image.Image, side: int) -> tuple[Image.Image, Image.Image, Image.Image]:

@@ -29,9 +29,10 @@ def compare(terms: Terms, paths: Sequence[str]) -> Iterator[Row]:
     ):
         ours: list[engines.Run] = []
         theirs: list[engines.Run] = []
-        for _ in range(terms.runs):
-            ours.append(engines.measured(our, paths, 0))
-            theirs.append(engines.measured(their, paths, 0))
+        for number in range(terms.runs):
+            for turn in (0, 1):
+                mine = turn == number % 2
+                (ours if mine else theirs).append(engines.measured(our if mine else their, paths, 0))
         peaks = [statistics.median(run.peak_bytes for run in runs) / 1e6 for runs in (ours, theirs)]
         yield against(
             f"4 rungs, phash, thumbhash, probe, {kind}",

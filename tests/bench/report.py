@@ -14,6 +14,33 @@ def json_line(row: Row, machine: str) -> str:
     return msgspec.json.encode({**msgspec.structs.asdict(row), "machine": machine}).decode()
 
 
+def markdown(rows: Iterable[Row]) -> list[str]:
+    """Returns a Markdown table: a line a row that has details, a column for each that was compared; each cell says
+    images a second, peak in MB, KB written."""
+    rows = [row for row in rows if row.details]
+    names = list(dict.fromkeys(name for row in rows for name in row.details))
+    if not names:
+        return []
+    lines = [
+        "images/s, peak MB, KB written",
+        "",
+        "| class | " + " | ".join(names) + " | ratio |",
+        "|---" * (len(names) + 2) + "|",
+    ]
+    for row in rows:
+        cells = []
+        for name in names:
+            one = row.details.get(name)
+            cells.append(
+                f"{_figure(one.images_per_second)}, {one.peak_bytes / 1e6:,.0f} MB, {one.out_bytes / 1e3:,.0f} KB"
+                if one is not None
+                else "–"
+            )
+        ratio = f"{row.ratio:.2f} × {row.peer_name}" if row.ratio is not None else "–"
+        lines.append(f"| {row.name} | " + " | ".join(cells) + f" | {ratio} |")
+    return lines
+
+
 def table(rows: Iterable[Row]) -> list[str]:
     """Returns the lines of the table, each row's note below it."""
     rows = list(rows)

@@ -8,6 +8,15 @@ from typing import Literal
 import msgspec
 
 
+class Detail(msgspec.Struct, frozen=True):
+    """What one of those compared took; `peak_bytes` above what its process held before (of a program: the whole)."""
+
+    images_per_second: float
+    peak_bytes: int
+    out_bytes: int
+    processor_seconds: float
+
+
 class Row(msgspec.Struct, frozen=True, kw_only=True):
     """One figure. `ratio` is ours ÷ peer; `target` what must be reached, `met` None where there is no target."""
 
@@ -23,6 +32,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     runs: int = 1
     beside: str = ""
     """The bare probe of the same minutes, and what else a reader of the figure should know."""
+    details: dict[str, Detail] = {}
+    """By the name of each compared, ours first: for the table that `--markdown` prints."""
 
 
 def row(

@@ -6,9 +6,13 @@ import subprocess
 import sys
 
 import msgspec
+import pytest
+from PIL import Image, ImageFilter
 
-from tests.bench.report import json_line, table
-from tests.bench.rows import Row, against, missing, p95, row
+from tests.bench.report import json_line, markdown, table
+from tests.bench.rows import Detail, Row, against, missing, p95, row
+from tests.bench.ssim import ssim
+from workers import specimens
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 FIELDS = {"name", "ours", "peer", "ratio", "unit", "target", "met", "machine"}
@@ -54,3 +58,24 @@ def test_the_table_names_what_is_missed_and_what_is_missing() -> None:
     assert "MISSED" in text and "celery is not installed" in text
     assert msgspec.json.decode(json_line(rows[1], "here")) == {**msgspec.structs.asdict(rows[1]), "machine": "here"}
     assert isinstance(rows[1], Row)
+
+
+def test_the_markdown_table_has_a_column_for_each_that_was_compared() -> None:
+    ours = Detail(images_per_second=1234.0, peak_bytes=5_000_000, out_bytes=42_000, processor_seconds=1.0)
+    one = msgspec.structs.replace(row("PNG", [1.0], "images/s"), details={"ours": ours, "Pillow": ours})
+    other = msgspec.structs.replace(against("TIFF", [2.0], "Pillow", [1.0], "images/s"), details={"ours": ours})
+    lines = markdown([one, other, row("no details", [1.0], "s")])[2:]
+    assert lines[0] == "| class | ours | Pillow | ratio |" and len(lines) == 4
+    assert lines[2] == "| PNG | 1,234, 5 MB, 42 KB | 1,234, 5 MB, 42 KB | – |"
+    assert lines[3] == "| TIFF | 1,234, 5 MB, 42 KB | – | 2.00 × Pillow |"
+    assert markdown([row("no details", [1.0], "s")]) == []
+
+
+def test_likeness_is_one_of_the_same_and_falls_with_what_was_done() -> None:
+    photo = specimens.photo(96, 64, seed=2)
+    soft, softer = (photo.filter(ImageFilter.GaussianBlur(radius)) for radius in (0.5, 2.0))
+    assert ssim(photo, photo) == pytest.approx(1.0)
+    assert 1.0 > ssim(photo, soft) > ssim(photo, softer) > 0.0
+    assert ssim(photo, Image.new("RGB", photo.size)) < 0.1
+    with pytest.raises(ValueError, match="same size"):
+        ssim(photo, photo.resize((95, 64)))
