@@ -5,9 +5,7 @@ answer counts. Shared by both sides: a worker confines itself by it, the supervi
 more, and tells what there is.
 """
 
-import ctypes
 import os
-import platform
 import sys
 from typing import Literal
 
@@ -57,7 +55,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
         if not self.seccomp:
             lacks.append(
                 "the network beyond TCP and other processes are not shut out: no seccomp filter is possible "
-                f"(it is written for {' and '.join(SECCOMP_CALL)}, this is {platform.machine() or 'unknown'})"
+                f"(it is written for {' and '.join(SECCOMP_CALL)}, this is {os.uname().machine or 'unknown'})"
             )
         return lacks
 
@@ -80,9 +78,11 @@ def offer() -> Offer:
     """Asks the kernel."""
     if sys.platform != "linux":
         return Offer(landlock_abi=0, seccomp=False)
+    import ctypes  # clients know the modes of a sandbox and ask no kernel
+
     libc = ctypes.CDLL(None, use_errno=True)
     abi = libc.syscall(LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), _CREATE_RULESET_VERSION)
-    call = SECCOMP_CALL.get(platform.machine())
+    call = SECCOMP_CALL.get(os.uname().machine)
     filters = False
     if call is not None and ctypes.sizeof(ctypes.c_void_p) == 8 and sys.byteorder == "little":
         action = ctypes.c_uint32(_RET_ERRNO)

@@ -8,10 +8,7 @@ supervisor.toml is looked for where --config or SUPERVISOR_CONFIG say, else in
 $XDG_CONFIG_HOME/gallery-supervisor/; never in the current directory, which may be anybody's photo folder.
 """
 
-import hashlib
 import os
-import tempfile
-import tomllib
 from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
@@ -28,6 +25,7 @@ from supervisor.policy.cache.settings import PolicyName
 from supervisor.policy.cleanup_settings import AlertSettings, CleanupSettings
 from supervisor.policy.lease_book import LeaseSettings
 from supervisor.policy.retention import Retention, Rule, from_settings
+from supervisor.policy.sizes import human
 from supervisor.policy.temp import TempSettings
 from supervisor.policy.watch_settings import WatchSettings
 from supervisor.recipes import all_recipes, read_recipes
@@ -71,7 +69,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     cache_bytes: int | None = None
     """None: 5 % of what is free on its disk, at most 10 GB."""
     cache_policy: PolicyName | None = None
-    cache_memory_bytes: int = 50_000_000
+    cache_memory_bytes: int = 50 * 1024**2
     cache_hard_links: bool = False
     temp_directory: str | None = None
     """None: below the state directory."""
@@ -84,7 +82,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     http_roots: str | None = None
     http_hosts: str | None = None
     http_token: str | None = None
-    http_upload_bytes: int | None = 2_000_000_000
+    http_upload_bytes: int | None = 2 * 1024**3
     protection: bool = True
     cleanup: CleanupSettings = CleanupSettings()
     alerts: AlertSettings = AlertSettings()
@@ -228,6 +226,9 @@ def socket_directory(state_directory: str, environ: Mapping[str, str] | None = N
     raw = os.fsencode(own)
     if len(raw) + 1 + len(FRONTEND) <= MAX_IPC_PATH_BYTES:
         return own
+    import hashlib
+    import tempfile
+
     environ = os.environ if environ is None else environ
     base = environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
     return os.path.join(base, f"{PROGRAM}-{os.getuid()}-{hashlib.sha256(raw).hexdigest()[:8]}")
@@ -273,9 +274,13 @@ def _check_range(setting: Setting, value: Any) -> None:
     if value is None or isinstance(value, bool | str):
         return
     if low is not None and value < low:
-        raise ValueError(f"{value:g} is too small, at least {low:g} is needed")
+        raise ValueError(f"{_told(setting, value)} is too small, at least {_told(setting, low)} is needed")
     if high is not None and value > high:
-        raise ValueError(f"{value:g} is too large, at most {high:g} is allowed")
+        raise ValueError(f"{_told(setting, value)} is too large, at most {_told(setting, high)} is allowed")
+
+
+def _told(setting: Setting, value: float) -> str:
+    return human(value) if setting.kind == "size" else f"{value:,g}" if value < 1e6 else f"{value:,.0f}"
 
 
 def _load_file(reading: Reading, flag: str | None, environ: Mapping[str, str]) -> dict[str, Any]:
@@ -285,14 +290,18 @@ def _load_file(reading: Reading, flag: str | None, environ: Mapping[str, str]) -
     path = os.path.abspath(os.path.expanduser(named)) if named is not None else default_file(environ)
     try:
         with open(path, "rb") as file:
-            table = tomllib.load(file)
+            text = file.read()
     except FileNotFoundError:
         if named is None:
             return {}
         raise UsageError(f"{source}: there is no file {path}") from None
     except OSError as error:
         raise UsageError(f"the settings file {path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    import tomllib  # most have no such file, and 'status' in a loop pays for each import
+
+    try:
+        table = tomllib.loads(text.decode())
+    except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError are ones
         raise UsageError(f"the settings file {path} is not TOML: {error}") from error
     reading.file = path
     reading.user_recipes, faults = read_recipes(table.pop("recipes", {}))

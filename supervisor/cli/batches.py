@@ -7,7 +7,7 @@ from protocol.client import Client, is_over
 from protocol.errors import UsageError, WaitedTooLong
 from protocol.messages import Batches, BatchProgress, ListBatches, Progress, Summary
 from supervisor.cli.find import ask, connect, connect_or_read
-from supervisor.cli.options import Verb
+from supervisor.cli.options import Verb, at_least
 from supervisor.cli.output import print_json, say, shown, table, when
 from supervisor.cli.submit import duration
 from supervisor.cli.tell import (
@@ -67,7 +67,9 @@ def _wait_for(client: Client, name: str, deadline: float | None, timeout: float 
 
 
 def _configure_batches(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--limit", type=int, default=100, metavar="N", help="at most so many, newest first [100]")
+    parser.add_argument(
+        "--limit", type=at_least(1), default=100, metavar="N", help="at most so many, newest first [100]"
+    )
     parser.add_argument("--sizes", action="store_true", help="about what each takes in the journal, its last use")
 
 

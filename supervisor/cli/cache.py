@@ -33,8 +33,9 @@ _EXAMPLES = """  supervisor cache stats --json
 
 def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "what", choices=("stats", "trim", "clear", "verify", "policy"), help="what is there; less; nothing; is it sound"
-    )
+        "what", nargs="?", default="stats", choices=("stats", "trim", "clear", "verify", "policy"),
+        help="what is there; less; nothing; is it sound; who stays [stats]",
+    )  # fmt: skip
     parser.add_argument(
         "value", nargs="?", metavar="SIZE|NAME", help="trim: what may stay [0]; policy: " + ", ".join(POLICY_NAMES)
     )

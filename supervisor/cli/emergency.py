@@ -29,7 +29,9 @@ _EXAMPLES = """  supervisor emergency cleanup aggressive
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=_WHAT, metavar="WHAT", help=", ".join(_WHAT))
+    parser.add_argument(
+        "what", nargs="?", default="status", choices=_WHAT, metavar="WHAT", help=f"{', '.join(_WHAT)} [status]"
+    )
     text = f"cleanup: {', '.join(TIERS)} [moderate]; gc: cycles [1]; protection: on, off or status [status]"
     parser.add_argument("argument", nargs="?", metavar="ARGUMENT", help=text)
     text = "with reset: yes, forget attempts, cooldowns and earlier stops"

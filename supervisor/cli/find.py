@@ -86,7 +86,8 @@ class OfflineAnswerer:
         return answer
 
     def _history(self, request: History) -> HistoryPage:
-        from supervisor.mechanism.history_file import HISTORY_FILE, page_offline
+        from supervisor.mechanism.history_file import page_offline
+        from supervisor.mechanism.state import HISTORY_FILE
 
         return page_offline(os.path.join(self._directory, HISTORY_FILE), request)
 

@@ -50,6 +50,8 @@ def draw(page: HistoryPage, path: str) -> None:
         figure.savefig(path, dpi=110)
     except ValueError as error:
         raise UsageError(f"{path} cannot be drawn: {error}") from error
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}; name another file") from error
 
 
 def _date_axis(axis: Any, dates: Any) -> None:

@@ -9,7 +9,7 @@ from supervisor.cli.output import bare, print_json, table
 from supervisor.policy.sizes import human
 from supervisor.values import show_duration
 
-_UNSURE = 0.5
+UNSURE = 0.5
 """A trend less sure than this is shown without a direction."""
 
 
@@ -47,7 +47,7 @@ def _trends(trends: list[Trend]) -> str:
 
 
 def _trend(trend: Trend) -> tuple[str, ...]:
-    if trend.confidence < _UNSURE:
+    if trend.confidence < UNSURE:
         return trend.subject, "steady", f"{trend.confidence:.2f}", ""
     speed = human(abs(int(trend.bytes_per_second * 60)))
     ahead = [f"{name} in {show_duration(seconds)}" for name, seconds in trend.seconds_to.items() if seconds]

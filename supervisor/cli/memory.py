@@ -9,6 +9,7 @@ import msgspec
 from protocol.errors import BadMessage, UsageError
 from protocol.messages import MemoryProfile, MemoryReport, ProcessMemory, ProfileReport, Store
 from supervisor.cli.find import connect
+from supervisor.cli.leaks import UNSURE
 from supervisor.cli.options import Verb
 from supervisor.cli.output import path_fields, print_json, say, shown, table, when
 from supervisor.policy.sizes import human
@@ -138,7 +139,7 @@ def _findings(report: MemoryReport) -> Iterator[str]:
     for trend in report.trend:
         ahead = {name: left for name, left in trend.seconds_to.items() if left is not None}
         soon = [f"{name} in {show_duration(round(left))}" for name, left in ahead.items()]
-        if soon:
+        if soon and trend.confidence >= UNSURE:
             speed = human(int(trend.bytes_per_second))
             yield f"trend      {trend.subject}: {speed} a second (confidence {trend.confidence:.0%}): {', '.join(soon)}"
 

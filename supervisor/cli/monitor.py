@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from protocol.messages import MemoryReport
 from supervisor.cli.find import connect
 from supervisor.cli.memory import memory_row, size
-from supervisor.cli.options import Verb
+from supervisor.cli.options import Verb, at_least
 from supervisor.cli.output import print_json, table
 from supervisor.policy.sizes import human
 from supervisor.values import parse_duration
@@ -24,7 +24,9 @@ _EXAMPLES = """  supervisor monitor
 
 def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--every", default=EVERY_SECONDS, type=_interval, metavar="TIME", help="how often [1s]")
-    parser.add_argument("--count", type=int, metavar="N", help="so many looks, then the end [until interrupted]")
+    parser.add_argument(
+        "--count", type=at_least(1), metavar="N", help="so many looks, then the end [until interrupted]"
+    )
 
 
 def _interval(text: str) -> float:

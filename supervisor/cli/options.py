@@ -43,6 +43,17 @@ class Verb(msgspec.Struct, frozen=True):
         return parser
 
 
+def at_least(least: int) -> Callable[[str], int]:
+    """Returns what reads a whole number of at least `least` for argparse."""
+
+    def whole(text: str) -> int:
+        if not text.isdecimal() or int(text) < least or int(text) >= 2**31:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number of {least} or more")
+        return int(text)
+
+    return whole
+
+
 def add_settings(parser: argparse.ArgumentParser, names: Collection[str]) -> None:
     """Adds a flag for each named setting, grouped by table."""
     groups: dict[str, argparse._ArgumentGroup] = {}

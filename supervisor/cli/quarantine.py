@@ -20,8 +20,9 @@ _EXAMPLES = """  supervisor quarantine list
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
+    verbs = ("list", "show", "retry", "drop")
     parser.add_argument(
-        "what", choices=("list", "show", "retry", "drop"), help="retry also puts its items back to work"
+        "what", nargs="?", default="list", choices=verbs, help="retry also puts its items back to work [list]"
     )
     parser.add_argument("path", nargs="?", metavar="IMAGE")
 

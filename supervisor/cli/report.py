@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from protocol.errors import GalleryError, MachineError
+from protocol.errors import GalleryError, UsageError
 from protocol.messages import (
     Batches,
     BatchProgress,
@@ -251,7 +251,7 @@ def _write(path: str, content: str) -> None:
             file.write(content)
         os.replace(unfinished, path)
     except OSError as error:
-        raise MachineError(f"{path} cannot be written: {error.strerror}") from error
+        raise UsageError(f"{path} cannot be written: {error.strerror}; name another file") from error
 
 
 VERBS = {"report": Verb(_configure, _run, examples=_EXAMPLES)}

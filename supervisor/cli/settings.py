@@ -24,6 +24,8 @@ _CONFIG_EXAMPLES = """  supervisor config show --json
 def _configure_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "what",
+        nargs="?",
+        default="show",
         choices=("show", "check", "set", "reload"),
         help="show: values and sources; check: all faults at once; set: change settings of the running supervisor; "
         "reload: have it read its settings file anew, as SIGHUP does",

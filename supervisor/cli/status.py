@@ -61,10 +61,10 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _worker(worker: WorkerStatus) -> tuple[Any, ...]:
+    sizes = (worker.rss_bytes, worker.soft_bytes, worker.hard_bytes)
     return (
-        worker.slot, worker.pid or "-", worker.state, human(worker.rss_bytes), human(worker.soft_bytes),
-        human(worker.hard_bytes), worker.batch_size, f"{worker.items_done:,}",
-        shown(worker.current) if worker.current else "",
+        worker.slot, worker.pid or "-", worker.state, *(human(size) if size else "-" for size in sizes),
+        worker.batch_size, f"{worker.items_done:,}", shown(worker.current) if worker.current else "",
     )  # fmt: skip
 
 

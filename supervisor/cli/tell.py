@@ -194,10 +194,10 @@ def say_summary(answerer: Answerer, progress: BatchProgress, *, resumed: bool = 
     again = " (resumed)" if resumed else ""
     say(f"{progress.items:,} images: {describe_counts(counts)}; {progress.ignored:,} other files ignored{again}")
     if summary.seconds:
-        say(
-            f"{show_duration(summary.seconds)}, {summary.items_per_second:,.1f} images/s; memory at most "
-            f"{human(summary.peak_bytes)} of {human(summary.budget_bytes)}"
-        )
+        took = f"{show_duration(summary.seconds)}, {summary.items_per_second:,.1f} images/s"
+        # A batch may be over before memory was looked at for the first time.
+        peak = f"; memory at most {human(summary.peak_bytes)} of {human(summary.budget_bytes)}"
+        say(took + peak * bool(summary.peak_bytes))
     events = [f"{n} recycled ({reason})" for reason, n in sorted(summary.recycles.items()) if n]
     for name in ("restarts", "kills", "oom_kills", "batch_shrinks"):
         if number := getattr(summary, name):

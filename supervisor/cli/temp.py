@@ -29,7 +29,10 @@ _EXAMPLES = """  supervisor temp stats --json
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=("stats", "reap"), help="what is there; or delete what is stale, now")
+    parser.add_argument(
+        "what", nargs="?", default="stats", choices=("stats", "reap"),
+        help="what is there; or delete what is stale, now [stats]",
+    )  # fmt: skip
     parser.add_argument("--dry-run", action="store_true", help="with reap: only tell what would be deleted")
 
 

@@ -10,7 +10,7 @@ from protocol.errors import UsageError
 from protocol.messages import Decision, Decisions, Events, Why
 from protocol.paths import to_token
 from supervisor.cli.find import ask, connect, connect_or_read
-from supervisor.cli.options import Verb
+from supervisor.cli.options import Verb, at_least
 from supervisor.cli.output import path_fields, print_json, say, shown, when
 from supervisor.naming import absolute
 
@@ -50,12 +50,16 @@ def _figure(value: object) -> str:
 
 def _configure_why(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", nargs="*", metavar="WHAT", help="'worker N', or the path of an image")
-    parser.add_argument("--limit", type=int, default=200, metavar="N", help="at most so many, the last ones [200]")
+    parser.add_argument(
+        "--limit", type=at_least(1), default=200, metavar="N", help="at most so many, the last ones [200]"
+    )
     parser.add_argument("--replay", metavar="TRACE", help="decide again what a trace (setting trace) has seen")
 
 
 def _why(arguments: argparse.Namespace) -> int:
     what = arguments.what
+    if len(what) == 1 and what[0].isdecimal() and not os.path.lexists(what[0]):
+        what = ["worker", what[0]]
     if arguments.replay is not None:
         return _replay(arguments)
     if len(what) == 2 and what[0] == "worker":
@@ -101,7 +105,7 @@ def _decision(number: int, replayed: "Replayed") -> Decision:
 def _configure_events(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--follow", "-f", action="store_true", help="go on with those to come, until interrupted")
     parser.add_argument("--topic", action="append", metavar="PREFIX", help="with --follow: worker.N, batch.ID or pool")
-    parser.add_argument("--limit", type=int, default=20, metavar="N", help="so many of the last ones [20]")
+    parser.add_argument("--limit", type=at_least(0), default=20, metavar="N", help="so many of the last ones [20]")
 
 
 def _events(arguments: argparse.Namespace) -> int:

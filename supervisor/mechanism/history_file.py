@@ -14,8 +14,6 @@ from protocol.messages import History as HistoryRequest
 from protocol.messages import HistoryPage
 from supervisor.policy.history import read_image
 
-HISTORY_FILE = "history.bin"
-
 
 class HistoryFile:
     """The file at `path`. `complain` takes a sentence for people."""

@@ -17,8 +17,8 @@ import time
 import msgspec
 
 from protocol.errors import StateDirectoryBusy, StateDirectoryUnusable
-from supervisor.mechanism.history_file import HISTORY_FILE
 
+HISTORY_FILE = "history.bin"
 MOUNTS = "/proc/self/mountinfo"
 NETWORK_TYPES = {
     "9p", "acfs", "afs", "beegfs", "ceph", "cifs", "coda", "davfs", "gfs2", "glusterfs", "gpfs", "lustre", "ncpfs",

@@ -143,7 +143,8 @@ def _count_death(
     batch = state.queue.batches.get(slot.last_batch or "")
     if batch is not None and event.oom_kills:
         batch.oom_kills += event.oom_kills
-    slot.last_death = LastDeath(cause=death.cause, at=state.epoch(now))
+    if death.cause not in PLANNED:
+        slot.last_death = LastDeath(cause=death.cause, at=state.epoch(now))
     if not slot.wanted:
         slot.start_at = None
         return []

@@ -276,7 +276,7 @@ def _on_changed(state: PoolState, event: e.BatchChanged, now: float) -> list[Com
         Note(
             kind="finished",
             batch=batch.name,
-            message=f"batch {batch.name} is over: {counts.done + counts.cached} done, {counts.failed} failed, "
+            message=f"batch {batch.name} is over: {counts.done} done, {counts.cached} cached, {counts.failed} failed, "
             f"{counts.quarantined} quarantined, {counts.cancelled} cancelled",
         ),
     ]

@@ -395,6 +395,8 @@ def end_if_complete(state: PoolState, batch: Batch, now: float) -> list[Command]
         return []
     batch.closing = True
     batch.changing += 1
+    # What was found in the cache may be settled between two samples, and had its use of memory all the same.
+    batch.peak_bytes = max(batch.peak_bytes, state.used_bytes)
     state.changes += 1
     return [
         ChangeBatch(

@@ -148,3 +148,17 @@ def test_pressure_callbacks_hear_the_levels_and_one_that_raises_is_passed_over(p
             list(tiny.map(os.path.getsize, paths))
         wait_for(lambda: "protection" in heard, "the level is told")
     assert taken_back == []
+
+
+def test_status_imports_no_more_than_it_needs() -> None:
+    """People and scripts run it in a loop: 0.07 s of processor time, two thirds of them for zmq and msgspec."""
+    code = (
+        "import supervisor.cli.status, sys; "
+        "heavy = {'ctypes', 'hashlib', 'tempfile', 'tomllib', 'sqlite3', 'psutil', 'orjson', 'PIL', 'tqdm', "
+        "'multiprocess', 'supervisor.policy.pool', 'supervisor.policy.history', 'supervisor.policy.cache.windowed'}"
+        " & set(sys.modules); assert not heavy, heavy"
+    )
+    environment = {**os.environ, "PYTHONPATH": ROOT}
+    words = [sys.executable, "-P", "-c", code]
+    found = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=30)
+    assert found.returncode == 0, found.stderr

@@ -72,6 +72,7 @@ def test_every_setting_can_be_set_in_all_three_ways(tmp_path: Path, home: dict[s
         ({}, {}, 'drain = "soon"', "supervisor.toml, key drain: 'soon' is not a duration"),
         ({}, {}, "[watch]\nwarning_share = true", "key watch.warning_share: True is not a number"),
         ({"workers": "0"}, {}, "", "0 is too small, at least 1"),
+        ({"memory": "12"}, {}, "", "12 bytes is too small, at least 32 MB is needed"),
         ({"http": "8080"}, {}, "", "flag --http: '8080' is not an address like 127.0.0.1:8080"),
         ({"http": "::1:8080"}, {}, "", "'::1:8080' is not an address"),
         ({}, {"SUPERVISOR_HTTP": "x:70000"}, "", "variable SUPERVISOR_HTTP: 'x:70000' is not an address"),

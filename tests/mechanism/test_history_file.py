@@ -7,7 +7,8 @@ import pytest
 
 from protocol.errors import StateDirectoryUnusable
 from protocol.messages import History as HistoryRequest
-from supervisor.mechanism.history_file import HISTORY_FILE, HistoryFile, page_offline, read_history
+from supervisor.mechanism.history_file import HistoryFile, page_offline, read_history
+from supervisor.mechanism.state import HISTORY_FILE
 from supervisor.policy.history import History
 from tests.policy.test_history import START, fill
 

@@ -165,7 +165,13 @@ def test_wrong_use_is_told_before_anything_is_asked(
         (["results", "b1", state], 3, "no supervisor runs"),
         (["status", "--socket", f"{tmp_path}/s"], 3, "(--socket)"),
         (["why", "worker", "x", state], 2, "the number of a slot"),
+        (["why", "0", state], 3, "no supervisor runs"),
+        (["why", "worker", "0", "--limit", "-5", state], 2, "'-5' is no whole number of 1 or more"),
+        (["events", "--limit", "many", state], 2, "'many' is no whole number of 0 or more"),
         (["quarantine", "show", state], 2, "name the image"),
+        (["quarantine", state], 3, "no supervisor runs"),
+        (["temp", state], 3, "no supervisor runs"),
+        (["emergency", state], 3, "no supervisor runs"),
         (["start", "--workers", "many", state], 2, "flag --workers: 'many' is not a whole number"),
     ]
     for words, code, expected in cases:

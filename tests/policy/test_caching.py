@@ -65,6 +65,10 @@ def test_a_hit_is_settled_as_cached_and_never_leased() -> None:
     assert story.on_disk("b") == {1: "cached", 2: "cached"}
     assert story.journal.records["b"].state == "finished"
     assert story.pool.state.totals["cached"] == 2
+    (over,) = story.notes("finished")
+    assert over.message == "batch b is over: 0 done, 2 cached, 0 failed, 0 quarantined, 0 cancelled"
+    (ended,) = [command.summary for command in story.of(c.ChangeBatch) if command.state == "finished"]
+    assert ended is not None and ended.peak_bytes == story.pool.state.used_bytes > 0, "though nothing was leased"
 
 
 def test_a_miss_is_leased_and_kept_once_it_is_committed() -> None:

@@ -136,6 +136,7 @@ def test_an_idle_worker_without_roots_is_started_afresh_as_soon_as_there_is_one(
     line.ready()
     assert line.granted_stems() == ["a.jpg"]
     assert line.pool.state.totals["recycles"] == 0, "a start completed is no recycle"
+    assert line.pool.state.slots[0].last_death is None, "and no death"
 
 
 def test_named_files_are_allowed_one_by_one_and_a_lease_ends_where_the_rules_end() -> None:

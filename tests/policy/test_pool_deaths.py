@@ -42,6 +42,7 @@ def test_a_crash_charges_the_recorded_item_alone_and_the_rest_goes_to_the_front(
     assert charged.message == (
         "/in/5.jpg killed its worker by signal 11 (SIGSEGV) in step 1; it goes again, in a lease of one"
     )
+    assert (death := story.pool.state.slots[0].last_death) is not None and death.cause == "signal 11"
     replace(story)
     assert story.lease(0) == [5], "the suspect is retried alone"
 

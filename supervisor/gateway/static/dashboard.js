@@ -120,7 +120,7 @@ function worker(found) {
     gauge,
     make("div", { class: "quiet" }, human(found.rss_bytes) + (found.hard_bytes ? ", soft " + human(found.soft_bytes) + ", hard " + human(found.hard_bytes) : "")),
     make("div", { class: "now" }, picture(found), make("span", { class: "name" }, found.current ? base(found.current) : "–")),
-    make("div", { class: "quiet death" }, found.recycles + " recycled, " + found.restarts + " died" + (death ? "; last end " + clock(death.at) + ": " + death.cause : "")),
+    make("div", { class: "quiet death" }, found.recycles + " recycled, " + found.restarts + " died" + (death ? "; last death " + clock(death.at) + ": " + death.cause : "")),
     found.note ? make("div", { class: "quiet" }, found.note) : null);
 }
 

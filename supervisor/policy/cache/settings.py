@@ -4,9 +4,7 @@ from typing import Literal
 
 import msgspec
 
-from supervisor.policy.cache.classic import LeastFrequentlyUsed, LeastRecentlyUsed, TimeToLive
 from supervisor.policy.cache.entry import Policy
-from supervisor.policy.cache.windowed import Adaptive, CostAware
 
 PolicyName = Literal["lru", "lfu", "ttl", "adaptive", "cost"]
 POLICY_NAMES: tuple[PolicyName, ...] = ("lru", "lfu", "ttl", "adaptive", "cost")
@@ -65,6 +63,10 @@ def default_limit_bytes(free_bytes: int, held_bytes: int = 0) -> int:
 
 def make_policy(name: PolicyName, settings: CacheSettings) -> Policy:
     """Returns the policy of that name."""
+    # The command line wants the names alone, and each of its verbs pays for what it imports.
+    from supervisor.policy.cache.classic import LeastFrequentlyUsed, LeastRecentlyUsed, TimeToLive
+    from supervisor.policy.cache.windowed import Adaptive, CostAware
+
     match name:
         case "lru":
             return LeastRecentlyUsed()
