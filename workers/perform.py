@@ -14,8 +14,10 @@ import errno
 import os
 import stat
 import time
+from array import array
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from itertools import pairwise
 from typing import Any, Protocol
 
 import msgspec
@@ -125,12 +127,12 @@ class _Item:
     """The facts of an item as they become known, for its report."""
 
     def __init__(self) -> None:
-        self.size_bytes = self.mtime_ns = self.needs_bytes = self.blocks = 0
+        self.size_bytes = self.mtime_ns = self.needs_bytes = 0
         self.content_hash = ""
-        self.held: list[int] | None = None
-        """What was held at its joints; None: not measured."""
+        self.held: array[int] | None = None
+        """What was held at its joints; None: not measured. An array: noting a figure must not take a block."""
+        self.blocks = array("q")
         self.held_blocks = 0
-        self.step_blocks: list[int] = []
         self.source: Source | None = None
         self.making: Making | None = None
         self.values: dict[str, Any] = {}
@@ -141,8 +143,7 @@ class _Item:
         """Takes the figures where a part of the item ends, when this item is one that is measured."""
         if self.held is not None:
             self.held.append(meter.read())
-            self.step_blocks.append(meter.last_blocks - self.blocks)
-            self.blocks = meter.last_blocks
+            self.blocks.append(meter.last_blocks)
 
 
 def perform(recipe: CompiledRecipe, job: Job, context: Context) -> ItemReport:
@@ -154,9 +155,9 @@ def perform(recipe: CompiledRecipe, job: Job, context: Context) -> ItemReport:
     held = context.peak.read()
     item = _Item()
     if context.held.begin(started):
-        item.held = [context.held.read()]
+        item.held = array("q")
+        item.joint(context.held)
         item.held_blocks = context.held.blocks()
-        item.blocks = context.held.last_blocks
     error: ItemError | None = None
     needs = 0
     with context.heard as heard:
@@ -201,9 +202,9 @@ def perform(recipe: CompiledRecipe, job: Job, context: Context) -> ItemReport:
         made=item.making.told([said for said in heard.said if said != CHANGED]) if item.making is not None else None,
         # What an item took under memory leases says nothing of its image.
         weighed=_weighed(item.source, held) if not context.leases.asked else None,
-        held=item.held if item.held is not None and outcome == "done" else [],
+        held=item.held.tolist() if item.held is not None and outcome == "done" else [],
         held_blocks=item.held_blocks if outcome == "done" else 0,
-        step_blocks=item.step_blocks if outcome == "done" else [],
+        step_blocks=[after - before for before, after in pairwise(item.blocks)] if outcome == "done" else [],
     )
 
 
@@ -261,7 +262,6 @@ def _run(recipe: CompiledRecipe, job: Job, context: Context, item: _Item) -> boo
                 values = step.operation.run(item.work, step.parameters)
             finally:
                 item.work.end()
-            item.joint(context.held)
             if values:
                 item.values.setdefault(step.operation.name, {}).update(values)
             if not item.work.keep:
@@ -270,6 +270,8 @@ def _run(recipe: CompiledRecipe, job: Job, context: Context, item: _Item) -> boo
                 # The first step is given the decoding that all share: without it, it would have had to be done.
                 item.making.add(time.perf_counter() - decoding, item.work.outputs[before:], values)
                 decoding = time.perf_counter()
+            values = None  # let go here, or the next step would seem to give it back
+            item.joint(context.held)
         if item.making is not None and source is not None:
             item.making.over(source.fileno())
     finally:

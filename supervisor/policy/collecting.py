@@ -1,8 +1,9 @@
 """What giving memory back gave: gc, malloc_trim, native caches, each by itself.
 
 A means is worth its time where a good part of what lies above the baseline comes back. Below USELESS_SHARE of it over
-two runs the memory is in use (or in pieces): trimming such a worker again would only cost time, so it is not trimmed
-any more, and replaced when it has to become smaller. That is remembered for the incarnation: its successor is another.
+two runs or more (the last ones count most) the memory is in use, or in pieces: trimming such a worker again would only
+cost time, so it is not trimmed any more, and replaced when it has to become smaller. That is remembered for the
+incarnation: its successor is another.
 """
 
 from protocol.messages import Collection, Trimmed
@@ -24,10 +25,7 @@ def on_trimmed(state: PoolState, slot: Slot, worker: Worker, trimmed: Trimmed) -
         held = before - worker.baseline_bytes - state.memory_leases.reserved_bytes(slot.index)
         if held <= 0 or (name not in kept.means and len(kept.means) >= MAX_MEANS):
             continue
-        tally = kept.means.setdefault(name, Tally())
-        tally.runs += 1
-        tally.freed_bytes += max(0, before - after)
-        tally.held_bytes += held
+        kept.means.setdefault(name, Tally()).add(max(0, before - after), held)
 
 
 def trimming_is_useless(state: PoolState, slot: Slot, worker: Worker) -> bool:
