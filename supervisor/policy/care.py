@@ -85,8 +85,8 @@ def _take_in_whole(state: PoolState, event: Sampled, now: float) -> None:
     state.used_source = "own processes" if event.cgroup_used_bytes is None else "control group"
     state.part_samples = event.parts
     if all(slot.worker is not None and slot.worker.baseline_bytes for slot in state.slots):
-        least = state.least_own_bytes
-        state.least_own_bytes = state.own_bytes if least is None else min(least, state.own_bytes)
+        own = max(0, state.own_bytes - state.beside_bytes())
+        state.least_own_bytes = own if state.least_own_bytes is None else min(state.least_own_bytes, own)
     state.available_bytes = event.available_bytes
     state.stall_share = event.stall_share
     state.swap_in_bytes_per_second = event.swap_in_bytes_per_second

@@ -267,8 +267,17 @@ class PoolState:
 
     def rest_bytes(self) -> int:
         """Returns what the whole holds when nothing is being done."""
-        own = self.own_bytes if self.least_own_bytes is None else self.least_own_bytes
-        return own + sum(self.baselines())
+        if self.least_own_bytes is None:
+            return self.own_bytes + sum(self.baselines())
+        return self.least_own_bytes + self.beside_bytes() + sum(self.baselines())
+
+    def beside_bytes(self) -> int:
+        """Returns what parts beside the supervisor and its template hold: they come and go, and rest at no size."""
+        return sum(
+            max(0, part.rss_bytes - part.shared_bytes)
+            for part in self.part_samples
+            if part.role not in ("supervisor", "template")
+        )
 
     def slimmest_bytes(self) -> int:
         """Returns the least RSS that a warm worker began with: what a replacement would hold."""
