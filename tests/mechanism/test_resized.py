@@ -52,3 +52,12 @@ def test_an_avif_shrunk_in_strips_is_the_same_bit_for_bit(size: tuple[int, int])
     assert image.tile, "the whole picture was never unpacked"  # type: ignore[attr-defined]
     with Image.open(io.BytesIO(content)) as whole:
         assert made.tobytes() == with_pillow.shrink(whole, target).tobytes()
+
+
+def test_a_very_large_picture_is_not_packed_beside_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = specimens.photo(500, 400, seed=6)
+    by_vips = with_pillow.shrink(whole, (120, 96))
+    monkeypatch.setattr(with_pillow, "_PACKED_PIXELS", 100_000)
+    by_box = with_pillow.shrink(whole, (120, 96))
+    assert by_box.tobytes() == whole.reduce(2).resize((120, 96), Image.Resampling.LANCZOS).tobytes() != by_vips.tobytes()
+    assert apart(by_box, whole.resize((120, 96), Image.Resampling.LANCZOS)) < 4
