@@ -1,4 +1,4 @@
-"""What the whole holds at rest: the least of the supervisor's own, the workers' baselines, and the parts as they are."""
+"""What the whole holds at rest: the least of the supervisor, the workers' baselines, and the parts as they are."""
 
 from supervisor.policy import events as e
 from tests.policy.story import BASELINE_BYTES, MB, OWN_BYTES, Story
