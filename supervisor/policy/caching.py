@@ -86,7 +86,9 @@ def on_committed(state: PoolState, batch: Batch, settlements: list[Settlement], 
             commands += _release(state, batch, settlement.identity, now)
     if kept:
         steps = steps_of(state, batch)
-        commands.append(StoreItems(batch=batch.name, out=batch.record.out, steps=steps, items=kept))
+        more = not batch.following and batch.pending + batch.leased + batch.settling > 0
+        out = batch.record.out
+        commands.append(StoreItems(batch=batch.name, out=out, steps=steps, items=kept, more_to_come=more))
     return commands
 
 

@@ -101,6 +101,25 @@ def test_of_identical_items_one_runs_and_the_other_is_found() -> None:
     assert story.on_disk("b") == {1: "done", 2: "cached"}
 
 
+def test_what_is_made_may_be_gathered_unless_it_is_the_last_or_somebody_waits_for_it() -> None:
+    story = caching(workers=2)
+    story.submit("b", names(4))
+    found(story, [], {1: "one", 2: "same", 3: "same", 4: "four"})
+
+    def gathered(slot: int, number: int) -> bool:
+        story.report(slot, items=made(number))
+        (kept,) = story.of(StoreItems)
+        return kept.more_to_come
+
+    assert story.grants() == {0: [1], 1: [2]} and following(story) == [3]
+    assert not gathered(1, 2), "3 waits for it"
+    story.feed(Stored(batch="b", kept=[2], dropped=[]))
+    found(story, [3], {})
+    assert gathered(0, 1), "4 is still to come"
+    assert story.pool.state.queue.batches["b"].leased == 1
+    assert not gathered(1, 4), "the last"
+
+
 def test_what_could_not_be_kept_is_made_again() -> None:
     story = caching(workers=2)
     story.submit("b", names(3))

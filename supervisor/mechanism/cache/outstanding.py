@@ -91,3 +91,8 @@ def all_missed(command: LookUpItems, ids: set[int]) -> LookedUp:
     """Returns the answer that nothing of these is in the cache; no two of them are called identical."""
     misses = [CacheMiss(wanted.id, "", wanted.path) for wanted in command.items if wanted.id in ids]
     return LookedUp(batch=command.batch, hits=[], misses=misses)
+
+
+def missed(command: LookUpItems, only: int | None = None) -> list[CacheMiss]:
+    """Returns the misses of an answer that nothing of it, or of the one item, is in the cache."""
+    return all_missed(command, {wanted.id for wanted in command.items} if only is None else {only}).misses

@@ -20,10 +20,11 @@ from protocol import messages
 from supervisor.mechanism.cache import schema
 from supervisor.mechanism.cache.delivering import Deliverer
 from supervisor.mechanism.cache.finder import Finder, HashLater
+from supervisor.mechanism.cache.gathering import Gathering
 from supervisor.mechanism.cache.hashing import Hashing
 from supervisor.mechanism.cache.keeper import Keeper
 from supervisor.mechanism.cache.memory import TrimLevel
-from supervisor.mechanism.cache.outstanding import Outstanding, all_missed
+from supervisor.mechanism.cache.outstanding import Outstanding, all_missed, missed
 from supervisor.mechanism.cache.store import Store, default_limit
 from supervisor.mechanism.cache.upkeep import Rebuild, Sweep
 from supervisor.mechanism.cache.verify import Verb
@@ -31,7 +32,6 @@ from supervisor.policy.cache.asked import LookedUp, LookUpItems, Made, Stored, S
 from supervisor.policy.cache.settings import CacheSettings
 
 LOOK_UPS_MAX = 50_000
-STORES_MAX = 10_000
 HASHES_MAX = 10_000
 VERBS_MAX = 100
 PATIENCE_SECONDS = 5.0
@@ -63,7 +63,7 @@ class CacheThread:
         self._changed = threading.Condition()
         self._outstanding = Outstanding(LOOK_UPS_MAX)
         self._look_ups: deque[int] = deque()
-        self._stores: deque[tuple[StoreItems, Made]] = deque()
+        self._stores = Gathering()
         self._hashes: deque[tuple[int, HashLater]] = deque()
         self._verbs: deque[tuple[Callable[[Store], Verb[Any]], Callable[[Any], None]]] = deque()
         self._closing = False
@@ -95,11 +95,11 @@ class CacheThread:
     def store(self, command: StoreItems) -> None:
         """Answered by Stored. Never blocks; what is too much is dropped."""
         with self._changed:
-            room = STORES_MAX - len(self._stores)
-            self._stores.extend((command, made) for made in command.items[:room])
-            self._changed.notify()
-        if room < len(command.items):
-            left = [made.id for made in command.items[room:]]
+            before = self._stores.due_at
+            left = self._stores.add(command, time.monotonic())
+            if self._stores.due_at < before:
+                self._changed.notify()
+        if left:
             self.dropped += len(left)
             self._post(Stored(batch=command.batch, kept=[], dropped=left))
 
@@ -123,7 +123,7 @@ class CacheThread:
         level = self._store.memory if self._store is not None else None
         held = [
             ("cache look-ups outstanding", self._outstanding.items, LOOK_UPS_MAX),
-            ("results to be cached", len(self._stores), STORES_MAX),
+            ("results to be cached", len(self._stores), self._stores.limit),
             ("files to be hashed for the cache", len(self._hashes), HASHES_MAX),
             ("verbs for the cache", len(self._verbs), VERBS_MAX),
         ]
@@ -187,6 +187,7 @@ class CacheThread:
             return
         with self._changed:
             self._closing = True
+            self._stores.hurry()
             self._changed.notify()
         self._thread.join(patience_seconds)
 
@@ -195,7 +196,7 @@ class CacheThread:
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(self._awake, self._pause())
+                self._wait()
                 closing = self._closing
             self._opened()
             busy = self._guarded(self._turn)
@@ -203,9 +204,18 @@ class CacheThread:
                 break
         self._end()
 
+    def _wait(self) -> None:
+        """Until there is something to do; with the condition held."""
+        until = time.monotonic() + self._pause()
+        while not self._awake():
+            left = min(until, self._stores.due_at) - time.monotonic()
+            if left <= 0:
+                return
+            self._changed.wait(left)
+
     def _awake(self) -> bool:
-        waiting = self._look_ups or self._stores or self._verbs or self._hashes
-        return bool(waiting or self._hashing or self._verb or self._closing)
+        waiting = self._look_ups or self._verbs or self._hashes or self._hashing or self._verb
+        return bool(waiting or self._closing or self._stores.due(time.monotonic()))
 
     def _pause(self) -> float:
         if self._rebuilds_first():
@@ -246,14 +256,14 @@ class CacheThread:
             try:
                 answers = self._finder.look_up(command)
             except Exception:
-                self._tell(self._outstanding.answer(ticket, [], _missed(command)))
+                self._tell(self._outstanding.answer(ticket, [], missed(command)))
                 raise
             self._tell(self._outstanding.answer(ticket, answers.hits, answers.misses))
             for later in answers.hash_later:
                 if len(self._hashes) < HASHES_MAX:
                     self._hashes.append((ticket, later))
                 else:
-                    self._tell(self._outstanding.answer(ticket, [], _missed(command, later.wanted.id)))
+                    self._tell(self._outstanding.answer(ticket, [], missed(command, later.wanted.id)))
         return any_one
 
     def _hash(self, store: Store) -> bool:
@@ -277,12 +287,14 @@ class CacheThread:
         return worked
 
     def _keep(self, store: Store) -> bool:
+        if not self._stores.due(time.monotonic()):
+            return False
         until = time.monotonic() + SLICE_SECONDS
         told: dict[str, Stored] = {}
         taken: list[tuple[StoreItems, Made]] = []
         try:
             while self._stores and time.monotonic() < until and not self._look_ups:
-                command, made = self._stores.popleft()
+                command, made = self._take()
                 taken.append((command, made))
                 kept = self._keeper.keep(command, made)
                 answer = told.setdefault(command.batch, Stored(batch=command.batch, kept=[], dropped=[]))
@@ -298,6 +310,10 @@ class CacheThread:
         for answer in told.values():
             self._post(answer)
         return bool(taken)
+
+    def _take(self) -> tuple[StoreItems, Made]:
+        with self._changed:
+            return self._stores.take()
 
     def _answer_verbs(self, store: Store) -> bool:
         if self._verb is None and self._verbs:
@@ -382,7 +398,7 @@ class CacheThread:
             ticket, hashing = self._hashing
             hashing.close()
             self._hashing = None
-            self._tell(self._outstanding.answer(ticket, [], _missed(hashing.later.command, hashing.later.wanted.id)))
+            self._tell(self._outstanding.answer(ticket, [], missed(hashing.later.command, hashing.later.wanted.id)))
         if self._verb is not None:
             _, answer = self._verb
             self._verb = None
@@ -396,12 +412,12 @@ class CacheThread:
         while self._look_ups:
             ticket = self._look_ups.popleft()
             if (command := self._outstanding.command(ticket)) is not None:
-                self._tell(self._outstanding.answer(ticket, [], _missed(command)))
+                self._tell(self._outstanding.answer(ticket, [], missed(command)))
         while self._hashes:
             ticket, later = self._hashes.popleft()
-            self._tell(self._outstanding.answer(ticket, [], _missed(later.command, later.wanted.id)))
+            self._tell(self._outstanding.answer(ticket, [], missed(later.command, later.wanted.id)))
         while self._stores:
-            made_by, made = self._stores.popleft()
+            made_by, made = self._take()
             self.dropped += 1
             self._post(Stored(batch=made_by.batch, kept=[], dropped=[made.id]))
         while self._verbs:
@@ -431,8 +447,3 @@ class CacheThread:
             self._deliverer.close()
         self._store = None
         self._refuse_all()
-
-
-def _missed(command: LookUpItems, only: int | None = None) -> list[Any]:
-    ids = {wanted.id for wanted in command.items} if only is None else {only}
-    return all_missed(command, ids).misses

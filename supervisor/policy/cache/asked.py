@@ -69,12 +69,14 @@ class LookedUp(Event, frozen=True, kw_only=True):
 
 
 class StoreItems(Command, frozen=True, kw_only=True):
-    """Keep what was made. Never holds work up: where there is no room, nothing is kept."""
+    """Keep what was made. Never holds work up: where there is no room, nothing is kept. With `more_to_come` it may be
+    gathered with what comes next, for about a second."""
 
     batch: str
     out: str | None
     steps: tuple[CacheStep, ...]
     items: list[Made]
+    more_to_come: bool = False
 
 
 class Stored(Event, frozen=True, kw_only=True):

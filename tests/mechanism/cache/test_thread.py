@@ -5,11 +5,14 @@ import shutil
 import sqlite3
 import threading
 import time
+from math import inf
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from supervisor.mechanism.cache import gathering
 from supervisor.mechanism.cache import thread as thread_module
 from supervisor.mechanism.cache.finder import Finder, HashLater, stamp_of
 from supervisor.mechanism.cache.hashing import Hashing
@@ -189,7 +192,7 @@ def test_a_stalled_disk_holds_no_item_up_and_late_answers_are_dropped(tmp_path: 
 
 def test_too_much_is_answered_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(thread_module, "LOOK_UPS_MAX", 1)
-    monkeypatch.setattr(thread_module, "STORES_MAX", 1)
+    monkeypatch.setattr(gathering, "STORES_MAX", 1)
     bed = prepared(tmp_path, "a.jpg", "b.jpg")
     threaded = Threaded(bed)
     threaded.thread.look_up(bed.wanted("a.jpg", "b.jpg"))
@@ -199,6 +202,35 @@ def test_too_much_is_answered_at_once(tmp_path: Path, monkeypatch: pytest.Monkey
     threaded.thread.start()
     assert threaded.event() == Stored(batch="b", kept=[0], dropped=[])
     threaded.thread.close()
+
+
+def test_what_is_made_is_gathered_until_it_is_many_or_nothing_more_comes(tmp_path: Path) -> None:
+    bed = prepared(tmp_path, "a.jpg", "b.jpg")
+    first, second = (msgspec.structs.replace(store_items(bed, name), more_to_come=True) for name in ("a.jpg", "b.jpg"))
+    waiting = gathering.Gathering()
+    assert waiting.due_at == inf
+    assert waiting.add(first, 5.0) == [] and waiting.add(second, 5.5) == []
+    assert waiting.due_at == 5.0 + gathering.GATHER_SECONDS, "the first one's time counts"
+    waiting.add(msgspec.structs.replace(second, more_to_come=False), 5.6)
+    assert waiting.due_at == 5.6
+    assert waiting.add(first, 5.7) == [] and waiting.due_at == 5.6, "those before it are not held up"
+    assert [waiting.take()[0] for _ in range(3)][:2] == [first, second] and waiting.due_at == 5.6
+    waiting.take()
+    assert waiting.due_at == inf and len(waiting) == 0
+    for _ in range(gathering.GATHER_ITEMS):
+        waiting.add(first, 6.0)
+    assert waiting.due_at == 6.0
+
+
+def test_what_is_gathered_is_kept_soon_although_nothing_follows(tmp_path: Path) -> None:
+    bed = prepared(tmp_path, "a.jpg", "b.jpg")
+    threaded = Threaded(bed)
+    threaded.thread.start()
+    threaded.thread.store(msgspec.structs.replace(store_items(bed, "a.jpg"), more_to_come=True))
+    assert threaded.event() == Stored(batch="b", kept=[0], dropped=[])
+    threaded.thread.store(msgspec.structs.replace(store_items(bed, "b.jpg"), more_to_come=True))
+    threaded.thread.close()
+    assert threaded.event() == Stored(batch="b", kept=[0], dropped=[]), "a stop keeps what was gathered"
 
 
 def test_a_bug_in_an_answer_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
