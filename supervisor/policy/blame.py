@@ -6,7 +6,8 @@ on the cause of death, and the first cause known is the one that counts: an inte
 
 | cause | meaning | charge |
 |---|---|---|
-| recycle, drain, template_died, protocol, start_timeout | we ended it, not because of the item | none |
+| recycle, drain, template_died, start_timeout | we ended it, not because of the item | none |
+| protocol | it said what no worker says; stray writes of a decoder may do that | outside, sooner a crash |
 | timeout | no progress on an item within its time limit | timeout |
 | hard_limit, emergency | our SIGKILL for memory | memory |
 | kernel_oom | SIGKILL while the kernel counted an OOM kill | memory |
@@ -32,10 +33,12 @@ MEMORY_DEATHS_ALLOWED = 1
 """One retry, with doubled reservation and the others drained."""
 OUTSIDE_KILLS_ALLOWED = 5
 """Somebody else's kill is not charged up to five times; from the sixth on it counts as a crash."""
+PROTOCOL_BREAKS_ALLOWED = 2
+"""Of a worker that was at the item; from the third on it counts as a crash, or an image would do it for ever."""
 UNCLEAN_STOPS_ALLOWED = 2
 """Quarantined at the third unclean stop in a row: an image that takes the machine down must not do so for ever."""
 
-OURS = frozenset({"recycle", "drain", "rest", "template_died", "protocol", "start_timeout"})
+OURS = frozenset({"recycle", "drain", "rest", "template_died", "start_timeout"})
 MEMORY = frozenset({"hard_limit", "emergency", "kernel_oom", "killed"})
 
 
@@ -47,6 +50,7 @@ class Charge(Enum):
     TIMEOUT = "timeout"
     MEMORY = "memory"
     OUTSIDE = "outside"
+    PROTOCOL = "protocol"
 
 
 class Fate(Enum):
@@ -99,6 +103,8 @@ def charge_for(cause: str) -> Charge:
         return Charge.MEMORY
     if cause == "timeout":
         return Charge.TIMEOUT
+    if cause == "protocol":
+        return Charge.PROTOCOL
     if cause in {"killed_outside", "unknown"}:
         return Charge.OUTSIDE
     return Charge.CRASH
@@ -121,6 +127,9 @@ def judge(item: Item, charge: Charge, timeout_tries: int = TIMEOUT_TRIES) -> Fat
         case Charge.OUTSIDE:
             item.outside_kills += 1
             return judge(item, Charge.CRASH) if item.outside_kills > OUTSIDE_KILLS_ALLOWED else Fate.BACK
+        case Charge.PROTOCOL:
+            item.outside_kills += 1
+            return judge(item, Charge.CRASH) if item.outside_kills > PROTOCOL_BREAKS_ALLOWED else Fate.BACK
 
 
 def error_kind(cause: str) -> ErrorKind:
@@ -138,6 +147,8 @@ def sentence(death: Death, step: int) -> str:
             return f"made no progress within its time limit{where}"
         case "hard_limit":
             return f"was killed at the worker's hard memory limit{where}"
+        case "protocol":
+            return f"had its worker say what no worker says{where}"
         case "emergency":
             return f"was killed because memory ran out{where}"
         case "kernel_oom":

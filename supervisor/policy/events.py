@@ -2,6 +2,7 @@
 
 import msgspec
 
+from protocol.errors import Fault
 from protocol.messages import AnyFromWorker, AnyRequest, CleanupAction
 from supervisor.policy.items import BatchRecord, Item, Settlement
 
@@ -195,7 +196,7 @@ class ItemsInserted(Event, frozen=True, kw_only=True):
 
 
 class JournalRefused(Event, frozen=True, kw_only=True):
-    """The journal could not take a request, for a reason that is the caller's; nothing of it was kept."""
+    """The journal could not take a request, for a reason that is the caller's or the disk's; nothing of it was kept."""
 
     peer: bytes
     request_id: int | str
@@ -203,6 +204,7 @@ class JournalRefused(Event, frozen=True, kw_only=True):
     message: str
     was_insert: bool = False
     """It was an InsertItems that was refused."""
+    fault: Fault = "caller"
 
 
 class BatchSealed(Event, frozen=True, kw_only=True):

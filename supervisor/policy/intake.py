@@ -166,7 +166,7 @@ def _open(state: PoolState, peer: bytes, request: m.OpenBatch, now: float) -> li
     if abs(request.priority) > PRIORITY_LIMIT:
         raise UsageError(f"priority {request.priority} is out of range: -{PRIORITY_LIMIT} to {PRIORITY_LIMIT}")
     _must_have_room(state, request)
-    name = request.batch if request.batch is not None else _new_name(state)
+    name = request.batch if request.batch is not None else f"b{state.random.getrandbits(40):010x}"
     record = BatchRecord(
         batch=name,
         recipe=recipe,
@@ -179,6 +179,7 @@ def _open(state: PoolState, peer: bytes, request: m.OpenBatch, now: float) -> li
         kind=request.kind,
         opened_at=state.epoch(now),
     )
+    state.creating.add((peer, request.id))
     return [CreateBatch(peer=peer, request_id=request.id, record=record, resume=request.resume)]
 
 
@@ -193,10 +194,6 @@ def _must_have_room(state: PoolState, request: m.OpenBatch) -> None:
             f"{len(batches):,} batches are unfinished and the limit (batches_max) is {limit:,}; "
             "try again when some are done, or cancel some ('supervisor batches')"
         )
-
-
-def _new_name(state: PoolState) -> str:
-    return f"b{state.random.getrandbits(40):010x}"
 
 
 def _add(state: PoolState, peer: bytes, request: m.AddItems) -> list[Command]:
@@ -237,6 +234,7 @@ def _add(state: PoolState, peer: bytes, request: m.AddItems) -> list[Command]:
 def on_created(state: PoolState, event: BatchCreated) -> list[Command]:
     """The batch is on disk: serve it, and say so."""
     record = event.record
+    state.creating.discard((event.peer, event.request_id))
     commands: list[Command] = []
     if record.finished_at is None:
         batch = state.queue.add(record)
@@ -272,10 +270,12 @@ def on_inserted(state: PoolState, event: ItemsInserted) -> list[Command]:
 
 
 def on_refused(state: PoolState, event: JournalRefused) -> list[Command]:
-    """The journal could not take it: the caller's fault, told with the journal's own sentence."""
+    """The journal could not take it: told with the journal's own sentence."""
+    state.creating.discard((event.peer, event.request_id))
     if event.was_insert:
         state.inserts -= 1
-    answer = m.Problem(id=event.request_id, code=event.code, fault="caller", message=event.message, exit_code=2)
+    code, asked = 2 if event.fault == "caller" else Refused.exit_code, event.request_id
+    answer = m.Problem(id=asked, code=event.code, fault=event.fault, message=event.message, exit_code=code)
     return [Reply(peer=event.peer, answer=answer)]
 
 

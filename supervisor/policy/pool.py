@@ -330,7 +330,7 @@ def _idle_exit(state: PoolState, now: float) -> list[Command]:
     limit = state.settings.exit_when_idle_seconds
     if limit is None or state.draining:
         return []
-    if state.queue.batches:
+    if state.queue.batches or state.creating:
         state.heard_at = now
         return []
     if now - state.heard_at < limit:

@@ -207,8 +207,8 @@ class PoolState:
         """Why the disk of the temp root stops admission, if it does."""
         self.sweep_at: float | None = now if settings.retention is not None else None
         """When retention is looked after next."""
-        self.inserts = 0
-        self.changes = 0
+        self.creating: set[tuple[bytes, int | str]] = set()  # whose batch is on its way to the journal
+        self.inserts = self.changes = 0
         """Batch states on their way to the journal: the loop is not left before they arrived."""
         self.draining = False
         self.drain_deadline: float | None = None

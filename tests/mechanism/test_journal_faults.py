@@ -13,7 +13,7 @@ import pytest
 
 from protocol.errors import MachineError
 from protocol.messages import Counts, Progress, Results, ResultsPage
-from supervisor.mechanism.journal import Answered
+from supervisor.mechanism.journal import Answered, journal
 from supervisor.policy import commands as c
 from supervisor.policy import events as e
 from tests.mechanism.journal_bed import PEER, Bed, record, settlement, wait_until
@@ -67,11 +67,37 @@ def file_size() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is turned away, however long the disk refuses."""
+    monkeypatch.setattr(journal, "TURN_AWAY_DELAY_SECONDS", 1e9)
+
+
 def limit_files(size_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
 
 @pytest.mark.usefixtures("file_size")
+def test_who_asks_while_the_disk_is_full_is_refused_soon_and_what_is_settled_waits(tmp_path: Path) -> None:
+    bed = Bed(str(tmp_path))
+    one, _ = bed.filled(["a", "b"])
+    limit_files(os.path.getsize(tmp_path / "queue.db-wal"))
+    bed.send(["c"], 1)
+    bed.expect(e.JournalStalled)
+    bed.journal.submit(c.SettleItems(settlements=[settlement(one.id)]))
+    bed.journal.submit(c.SealBatch(peer=PEER, request_id=9, batch="b1", ignored=0))
+    refused = [bed.expect(e.JournalRefused) for _ in range(2)]
+    assert [(each.request_id, each.was_insert) for each in refused] == [(7, True), (9, False)]
+    assert {(each.code, each.fault) for each in refused} == {("busy", "machine")}
+    assert str(tmp_path / "queue.db") in refused[0].message
+    limit_files(resource.RLIM_INFINITY)
+    bed.expect(e.JournalRecovered)
+    assert bed.expect(e.ItemsCommitted).settlements[0].id == one.id
+    assert bed.insert(["c"], 1).added == 1, "nothing of it was kept"
+    bed.close()
+
+
+@pytest.mark.usefixtures("file_size", "patient")
 def test_a_full_disk_is_told_once_and_nothing_is_lost(tmp_path: Path) -> None:
     bed = Bed(str(tmp_path))
     bed.filled(["a"])
@@ -90,7 +116,7 @@ def test_a_full_disk_is_told_once_and_nothing_is_lost(tmp_path: Path) -> None:
     bed.close()
 
 
-@pytest.mark.usefixtures("file_size")
+@pytest.mark.usefixtures("file_size", "patient")
 def test_closing_on_a_full_disk_gives_up_and_says_what_is_missing(tmp_path: Path) -> None:
     bed = Bed(str(tmp_path))
     bed.filled(["a"])
@@ -105,6 +131,7 @@ def test_closing_on_a_full_disk_gives_up_and_says_what_is_missing(tmp_path: Path
     again.close()
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_small_file_system_that_fills_up(tmp_path: Path) -> None:
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path)], capture_output=True)
     if mounted.returncode != 0:

@@ -266,6 +266,7 @@ def test_after_an_unclean_stop_those_in_progress_are_counted(tmp_path: Path) -> 
     second.close()
     third.close()
     again = Bed(third.directory, start=False)
+    assert [i.unclean_stops for i in again.journal.recover_in_progress([one.id])] == [1], "a clean stop ended the row"
     assert again.recovered.clean
     again.close()
 

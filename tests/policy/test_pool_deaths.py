@@ -130,6 +130,23 @@ def test_a_kill_from_outside_is_charged_to_nobody_five_times() -> None:
     assert story.item("b", 4).charges == 1, "the sixth counts as a crash"
 
 
+def test_an_item_whose_workers_babble_is_charged_from_the_third_time_on() -> None:
+    story = busy()
+    for times in range(1, 5):
+        worker = story.worker(0)
+        story.feed(e.WorkerBabbled(slot=0, incarnation=worker.incarnation, fault="not JSON"))
+        story.exit(0, -9, item=4)
+        if times == 4:
+            break
+        assert story.journal.rows[4].item.charges == max(0, times - 2)
+        for _ in range(60):
+            if story.states() != ["STARTING"]:
+                story.pass_time(1.0)
+        replace(story)
+        assert story.lease(0)[0] == 4
+    assert story.on_disk("b")[4] == "quarantined", "a crash is tried once more, and not again"
+
+
 def test_the_kernels_oom_killer_is_memory_and_the_item_is_retried_with_all_there_is() -> None:
     story = Story(workers=2).start()
     story.submit("b", names(6))

@@ -336,6 +336,31 @@ def test_a_draining_pool_takes_no_new_work() -> None:
         assert isinstance(answer, m.Problem) and answer.code == "busy" and answer.exit_code == 4
 
 
+def test_it_stays_while_a_batch_is_on_its_way_to_the_disk() -> None:
+    story = Story(workers=1, exit_when_idle_seconds=30.0).start()
+    story.holding = True
+    story.ask(m.OpenBatch(batch="b"))
+    story.pass_time(90.0)
+    assert story.states() == ["IDLE"]
+    story.commit()
+    assert "b" in story.pool.state.queue.batches and not story.pool.state.creating
+
+
+def test_a_batch_that_the_disk_refuses_is_answered_as_busy_and_holds_nothing_up() -> None:
+    story = Story(workers=1, exit_when_idle_seconds=30.0).start()
+    story.holding = True
+    story.ask(m.OpenBatch(batch="b"))
+    ((peer, number),) = story.pool.state.creating
+    refused = e.JournalRefused(peer=peer, request_id=number, code="busy", message="the disk is full", fault="machine")
+    story.feed(refused)
+    answer = story.answer()
+    assert isinstance(answer, m.Problem)
+    assert (answer.code, answer.fault, answer.exit_code) == ("busy", "machine", 4)
+    assert not story.pool.state.creating
+    story.pass_time(31.0)
+    assert story.states() == ["STOPPING"]
+
+
 def test_it_leaves_when_there_was_nothing_to_do_for_so_long() -> None:
     story = Story(workers=1, exit_when_idle_seconds=30.0).start()
     story.submit("b", names(1))

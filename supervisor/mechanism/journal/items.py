@@ -54,6 +54,7 @@ _CHARGE = """UPDATE items NOT INDEXED SET charges = json_extract(j.value, '$[1]'
     memory_charges = json_extract(j.value, '$[2]'), outside_kills = json_extract(j.value, '$[3]'),
     unclean_stops = json_extract(j.value, '$[4]'), needs_bytes = json_extract(j.value, '$[5]')
     FROM json_each(?1) j WHERE items.id = json_extract(j.value, '$[0]') AND items.state = 0"""
+_ANY_UNCLEAN = "unclean_stops_counted"
 
 
 def last_settled(connection: sqlite3.Connection) -> int:
@@ -109,6 +110,13 @@ def raise_unclean_stops(connection: sqlite3.Connection, ids: list[int]) -> None:
         "UPDATE items SET unclean_stops = unclean_stops + 1 WHERE state = 0 AND id IN (SELECT value FROM json_each(?))",
         (as_text(ids),),
     )
+    connection.execute("INSERT OR REPLACE INTO meta(key, value) VALUES (?, '1')", (_ANY_UNCLEAN,))
+
+
+def forget_unclean_stops(connection: sqlite3.Connection) -> None:
+    """A clean stop ends the row. Reads what waits only where a stop was ever counted."""
+    if connection.execute("DELETE FROM meta WHERE key = ?", (_ANY_UNCLEAN,)).rowcount:
+        connection.execute("UPDATE items SET unclean_stops = 0 WHERE state = 0 AND unclean_stops > 0")
 
 
 def settle(connection: sqlite3.Connection, settlements: Sequence[Settlement], first: int, at: float) -> None:

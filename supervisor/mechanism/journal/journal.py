@@ -15,11 +15,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
-from protocol.errors import MachineError
+from protocol.errors import Fault, MachineError
 from protocol.messages import AnyAnswer, Problem, Progress, Results, Store
 from supervisor.mechanism.journal import batches, items, queries, schema
 from supervisor.mechanism.journal.records import single
@@ -44,6 +44,8 @@ LINGER_SECONDS = 0.005
 """Verdicts, which nobody waits for, wait so long for others to share their commit: a commit costs the same for one
 row as for a hundred. Whatever is answered is committed at once, and takes them along."""
 LINGER_COMMANDS = 128
+TURN_AWAY_DELAY_SECONDS = 1.0
+"""Who asked is told when a disk refuses for so long between two tries, some 2 s after it began; verdicts wait."""
 PATIENCE_SECONDS = 10.0
 """How long `close` waits for a disk that refuses."""
 
@@ -196,6 +198,7 @@ class Journal:
     def _finish(self) -> str | None:
         assert self._connection is not None
         try:
+            items.forget_unclean_stops(self._connection)
             _mark(self._connection, clean=True)
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         except sqlite3.Error as error:
@@ -291,6 +294,8 @@ class Journal:
             if ours and self._refuse(group[0], fault):
                 return True
             self._stalls.begin("journal", fault)
+            if delay >= TURN_AWAY_DELAY_SECONDS and not (group := self._turn_away(group, fault)):
+                return True
             if not self._pause(delay):
                 return False
             delay = longer(delay)
@@ -315,25 +320,29 @@ class Journal:
                 self._answer(query)
         return True
 
+    def _turn_away(self, group: list[Queued], fault: str) -> list[Queued]:
+        """Refuses the clients' requests of the group and behind it; returns what of the group waits for the disk."""
+        with self._changed:
+            behind = list(self._commands)
+            self._commands = deque(queued for queued in behind if not _asked_for(queued[0]))
+        message = f"nothing can be accepted: the journal cannot be written ({fault})"
+        for command, _ in [*group, *behind]:
+            if _asked_for(command):
+                self._post(_refusal(command, "busy", message, "machine"))
+        left = [queued for queued in group if not _asked_for(queued[0])]
+        self._in_hand -= len(group) - len(left)
+        return left
+
     def _refuse(self, queued: Queued, fault: str) -> bool:
         command, _ = queued
         if isinstance(command, Note | SweepRetention):
             # A decision is told, not promised, and a sweep comes again: what cannot be kept of them stops nothing.
             self._in_hand -= 1
             return True
-        peer, request_id = getattr(command, "peer", None), getattr(command, "request_id", None)
-        if peer is None or request_id is None:
+        if not _asked_for(command):
             return False
         self._in_hand -= 1
-        self._post(
-            JournalRefused(
-                peer=peer,
-                request_id=request_id,
-                code="journal",
-                message=f"the journal cannot keep this: {fault}",
-                was_insert=isinstance(command, InsertItems),
-            )
-        )
+        self._post(_refusal(command, "journal", f"the journal cannot keep this: {fault}", "caller"))
         return True
 
     def _answer(self, query: Query) -> None:
@@ -350,6 +359,22 @@ class Journal:
             fault: Literal["machine", "ours"] = "machine" if isinstance(error, sqlite3.Error) else "ours"
             answer = Problem(id=query.request.id, code="journal", fault=fault, message=message)
         self._post(Answered(peer=query.peer, answer=answer))
+
+
+def _asked_for(command: JournalCommand) -> bool:
+    """Whether a client waits for the answer."""
+    return getattr(command, "peer", None) is not None and getattr(command, "request_id", None) is not None
+
+
+def _refusal(command: Any, code: str, message: str, fault: Fault) -> JournalRefused:
+    return JournalRefused(
+        peer=command.peer,
+        request_id=command.request_id,
+        code=code,
+        message=message,
+        was_insert=isinstance(command, InsertItems),
+        fault=fault,
+    )
 
 
 def _mark(connection: sqlite3.Connection, *, clean: bool) -> None:
