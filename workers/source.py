@@ -19,7 +19,7 @@ from PIL import Image
 
 from protocol.launch import ImageLimits
 from workers.errors import CannotDecode, Deferred, MachineTrouble, Verdict
-from workers.images import cost, exif, formats, heif, progressive, raw, svg, with_pillow, with_vips
+from workers.images import cost, exif, formats, heif, heif_thumb, progressive, raw, svg, with_pillow, with_vips
 from workers.images import header as headers
 from workers.images.header import Header
 from workers.images.metadata import Metadata
@@ -104,7 +104,7 @@ class Source:
         return self._metadata
 
     def allow_embedded(self, allowed: bool) -> None:
-        """Lets a picture be made from the thumbnail in the EXIF where that is large enough, or not."""
+        """Lets a picture be made from the thumbnail that EXIF or HEIF carries where that is large enough, or not."""
         self._embedded = allowed
 
     def admit(self, side: int, beside_bytes: int, memory_bytes: int, factors: Factors | None = None) -> int:
@@ -276,16 +276,37 @@ class Source:
 
     def _decode_embedded(self, side: int) -> Image.Image | None:
         """The picture made of the EXIF's thumbnail, None where that is too small or shows another part of the image."""
-        if self._image is None or self.header.format is not formats.JPEG:
+        if self._image is None:
             return None
-        content = exif.thumbnail(self.metadata().exif)
-        found = with_pillow.decode_small(content) if content else None
+        if self.header.format in (formats.HEIF, formats.AVIF):
+            found = self._decode_thumbnail_item(side)
+        elif self.header.format is formats.JPEG:
+            content = exif.thumbnail(self.metadata().exif)
+            found = with_pillow.decode_small(content) if content else None
+        else:
+            found = None
         if found is None or max(found.size) < side:
             return None
         wide, high = self.header.width, self.header.height
         if abs(found.width * high - found.height * wide) > _SAME_SHAPE * found.width * high:
             return None  # black bars above and below: the camera's screen had other proportions
-        return with_pillow.upright(found, self.header.orientation)
+        return found if self.header.format is formats.HEIF else with_pillow.upright(found, self.header.orientation)
+
+    def _decode_thumbnail_item(self, side: int) -> Image.Image | None:
+        """The thumbnail that a HEIF or AVIF file carries beside its picture, None of one without, or with a smaller."""
+        if self.header.file_bytes > _TRIMMED_BYTES:
+            return None
+        content = heif_thumb.by_thumbnail(self.whole())
+        if content is None:
+            return None
+        try:
+            found, image = headers.read_with_pillow(io.BytesIO(content), self.header.format, len(content))
+            with image:
+                if max(image.size) < side or found.pixels >= self.header.pixels:
+                    return None
+                return with_pillow.decode(image, found, image.size, lenient=False)
+        except CannotDecode:
+            return None
 
     def _decode(self, target: tuple[int, int]) -> Image.Image:
         self.decodes += 1
