@@ -42,7 +42,7 @@ class Thumbnail(Parameters, frozen=True, kw_only=True):
     """`sizes` in pixels or vipsthumbnail's syntax (`workers.images.geometry`); `quality` 1 to 100 (not for PNG, GIF);
     `effort` 0 to 6 for WebP and AVIF. `crop`: fill width and height, cutting off what lies outside of the part that
     is chosen so. `metadata`: EXIF and XMP kept, stripped, or artist and copyright alone. `embedded`: take the
-    thumbnail in EXIF, HEIF or AVIF where it is large enough. `frames`: of a moving image the first or all (WebP, GIF)."""
+    thumbnail in EXIF, HEIF or AVIF where it is large enough. `frames`: of a moving image one or all (WebP, GIF)."""
 
     sizes: tuple[int | str, ...] = (256, 1024)
     format: Kind = "webp"
