@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 
 import msgspec
 
@@ -25,12 +26,35 @@ from tests.bench.terms import Terms
 from tests.mechanism.journal_bed import record
 
 IMAGES = 100_000
+DIMENSIONS = 512
+_MAKE = f"""
+import sys, numpy
+from supervisor.mechanism.vectors import Entry, VectorStore
+place, count = sys.argv[1], int(sys.argv[2])
+store, random = VectorStore(place, "0" * 16, {DIMENSIONS}), numpy.random.default_rng(1)
+spread = (1 / numpy.arange(1, {DIMENSIONS} + 1) ** 0.5).astype("float32")
+base = random.standard_normal((count, {DIMENSIONS}), dtype="float32") * spread
+base[:, 0] += 1
+copies = count // 10
+source = base[random.integers(0, count - copies, copies)]
+base[count - copies:] = source + 0.1 * numpy.abs(source) * random.standard_normal(source.shape, dtype="float32")
+rows = base.astype("float16")
+store.add([Entry(f"/photos/p{{n:07d}}.jpg", 6000, 4000) for n in range(count)], [row.tobytes() for row in rows])
+"""
+_SEARCH = f"""
+import resource, sys, time
+from supervisor.mechanism.vectors import VectorStore, group_vectors
+store = VectorStore(sys.argv[1], "0" * 16, {DIMENSIONS})
+matrix, rows = store.matrix(), list(store.newest().values())
+groups = group_vectors(matrix, rows, 0.05, store.let_go)
+print(time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, len(groups))
+"""
 CHUNK = 1_000
 MB = 1_000_000
 
 
 def run(terms: Terms) -> Iterator[Row]:
-    """Three rows: the command's time, its peak, and the grouping alone where all hashes are nearly the same."""
+    """Rows of the command by hashes (time, peak), of grouping where all hashes are nearly the same, and of vectors."""
     count = terms.count(IMAGES)
     source = random.Random(1)
     hashes = gallery(count, source)
@@ -50,6 +74,23 @@ def run(terms: Terms) -> Iterator[Row]:
         group_hashes(flat, 6)
         seconds.append(time.perf_counter() - began)
     yield row("grouping as many flat images, at most 4 bits set", seconds, "s", at_most=10)
+    if find_spec("numpy") is not None:
+        yield from _vectors(terms, count)
+
+
+def _vectors(terms: Terms, count: int) -> Iterator[Row]:
+    """The search alone, in a process of its own: a tenth are near copies, the numbers spread as those of models are."""
+    with tempfile.TemporaryDirectory(prefix="bench-vectors-") as place:
+        subprocess.run([sys.executable, "-c", _MAKE, place, str(count)], cwd=ROOT, check=True)
+        said = [
+            subprocess.run(
+                [sys.executable, "-c", _SEARCH, place], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
+            ).stdout.split()
+            for _ in range(terms.runs)
+        ]
+    beside = f"{DIMENSIONS} numbers, float16; {said[0][2]} groups; processor time of all threads"
+    yield row(f"groups among {count:,} vectors", [float(each[0]) for each in said], "s", at_most=10, beside=beside)
+    yield row("peak of that process", [int(each[1]) / MB for each in said], "MB", at_most=200)
 
 
 def gallery(count: int, source: random.Random) -> list[int]:

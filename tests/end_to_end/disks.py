@@ -11,13 +11,14 @@ FILL_BYTES = 64 * 1024
 
 
 @contextlib.contextmanager
-def small_disk(directory: str, size_bytes: int) -> Iterator[str]:
-    """Mounts a tmpfs at `directory` (made if need be); skips the test, naming what is missing, where it cannot."""
+def small_disk(directory: str, size_bytes: int, inodes: int = 0) -> Iterator[str]:
+    """Mounts a tmpfs at `directory` (made if need be), of so many `inodes` (0: any number); skips the test, naming what
+    is missing, where it cannot."""
     if os.geteuid() != 0:
         pytest.skip("mounting a small disk needs root")
     os.makedirs(directory, exist_ok=True)
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size_bytes},mode=700", "tmpfs", directory],
+        ["mount", "-t", "tmpfs", "-o", f"size={size_bytes},nr_inodes={inodes},mode=700", "tmpfs", directory],
         capture_output=True,
         text=True,
     )
@@ -41,3 +42,15 @@ def fill(directory: str, leave_bytes: int = 0) -> str:
         size = file.seek(0, os.SEEK_END)
         file.truncate(max(0, size - leave_bytes))
     return path
+
+
+def fill_inodes(directory: str) -> str:
+    """Takes all inodes of the disk of a directory; returns the directory of the files that do."""
+    ballast = os.path.join(directory, "ballast")
+    os.mkdir(ballast)
+    number = 0
+    with contextlib.suppress(OSError):  # full, which is the aim
+        while True:
+            os.close(os.open(os.path.join(ballast, str(number)), os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+            number += 1
+    return ballast

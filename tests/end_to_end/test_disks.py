@@ -1,10 +1,13 @@
 """Disks that are full: nothing fails, the batch waits and says so, and goes on when there is room again."""
 
 import os
+import shutil
+
+import pytest
 
 from protocol.errors import GalleryError
 from tests.end_to_end.bed import Bed, settled, wait_for
-from tests.end_to_end.disks import fill, small_disk
+from tests.end_to_end.disks import fill, fill_inodes, small_disk
 
 MIB = 1 << 20
 
@@ -102,5 +105,33 @@ def test_full_temp_disk_pauses_the_work_until_there_is_room(bed: Bed) -> None:
         assert settled(client.progress(batch)) == 0 and "temp" in (client.progress(batch).paused or "")
         os.unlink(ballast)
         assert client.wait(batch, 30).counts.done == 30
+        client.stop()
+        wait_for(lambda: bed.supervisor_pid() is None, "the supervisor is gone")
+
+
+@pytest.mark.parametrize("where", ["output", "temp", "cache", "state"])
+def test_a_disk_without_inodes_loses_nothing(bed: Bed, where: str) -> None:
+    """Room for bytes, but none for names: as a full disk, on each of the four."""
+    names = bed.fill(20, side=320)
+    place = {
+        "output": bed.out,
+        "temp": os.path.join(bed.state, "temp"),
+        "cache": os.path.join(bed.state, "cache"),
+        "state": bed.state,
+    }[where]
+    with small_disk(place, 64 * MIB, inodes=4_000):
+        bed.start()
+        client = bed.client()
+        ballast = fill_inodes(place)
+        if where == "temp":
+            wait_for(lambda: "temp" in (client.status().paused or ""), "it says that the temp disk is full")
+        batch = bed.submit(client, names)
+        if where in ("output", "temp"):
+            wait_for(lambda: client.progress(batch).paused, "the batch is paused")
+            assert client.progress(batch).counts.failed == 0
+        if where != "cache":
+            shutil.rmtree(ballast)
+        assert client.wait(batch, 60).counts.done == 20
+        assert bed.outputs() == {f"{name}.{side}.webp" for name in names for side in (256, 1024)}
         client.stop()
         wait_for(lambda: bed.supervisor_pid() is None, "the supervisor is gone")
