@@ -218,12 +218,20 @@ def _cut_out(pixels: Any, box: Any) -> Any:
 
 
 def _recognise(reader: Reader, line: Any, most_columns: int) -> tuple[str, float]:
+    """Reads one line. One that the classifier takes to stand on its head is read both ways, and the surer one counts:
+    it sees lines squeezed to 192 columns, and is often wrong about long ones."""
     import cv2
-    import numpy
 
     turned = reader.classifier.run(None, {reader.classifier.get_inputs()[0].name: _row(line, 192)})[0][0]
-    if turned[1] > _TURNED_THRESHOLD:
-        line = cv2.rotate(line, cv2.ROTATE_180)
+    found = _read_line(reader, line, most_columns)
+    if turned[1] <= _TURNED_THRESHOLD:
+        return found
+    return max(found, _read_line(reader, cv2.rotate(line, cv2.ROTATE_180), most_columns), key=lambda each: each[1])
+
+
+def _read_line(reader: Reader, line: Any, most_columns: int) -> tuple[str, float]:
+    import numpy
+
     columns = math.ceil(_LINE_HEIGHT * line.shape[1] / line.shape[0])
     given = _row(line, min(most_columns, max(LEAST_COLUMNS, columns)))
     chances = reader.recogniser.run(None, {reader.recogniser.get_inputs()[0].name: given})[0][0]

@@ -1,18 +1,21 @@
 """Documents through OCR in a container of 512 MB with two workers: who is killed, and how closely they are read.
 
 The kernel's own counters say how many processes it killed and how much was used at most. Beside it the same without a
-limit, for what memory costs: the time, and the size that the documents are read at.
+limit, for what memory costs: the time, and the size that the documents are read at. Last the wrong characters, ours
+and the library's by its own defaults, where the text is known: pages made by code, and files named by what they say.
 """
 
 import collections
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from PIL import Image, ImageDraw, ImageFont
@@ -27,6 +30,8 @@ from tests.end_to_end.groups import memory_group
 
 DOCUMENTS = 60
 WORKERS = 2
+_NAMED = re.compile(r"\d+|([A-Z][a-z]+){2,}")
+"""Names of files that are what the picture says: 136.tif, HelloGoogle.tif."""
 
 
 def run(terms: Terms) -> Iterator[Row]:
@@ -41,6 +46,7 @@ def run(terms: Terms) -> Iterator[Row]:
                 yield _read(f"OCR, 2 workers, {name}: documents not done + OOM kills", place, root, limit)
             except pytest.skip.Exception as missing:
                 yield Row(name=f"OCR in {name}", ours=None, unit="documents", beside=f"not measured: {missing.msg}")
+        yield _errors(terms, place)
 
 
 def _documents(terms: Terms, place: str, count: int) -> str:
@@ -59,16 +65,88 @@ def _documents(terms: Terms, place: str, count: int) -> str:
     return root
 
 
+def page_text(number: int) -> list[str]:
+    """Returns the lines of a page made by code."""
+    high = 1754 - 160
+    return [
+        f"page {number} line {line}: the quick brown fox jumps over {7 * line} dogs" for line in range(high // 50 + 1)
+    ]
+
+
 def page(number: int) -> Image.Image:
     """Returns a page of text, each another."""
     size = (1240, 1754) if number % 2 else (2480, 1754)
     made = Image.new("RGB", size, "white")
     draw, font = ImageDraw.Draw(made), ImageFont.load_default(size=20 + number % 20)
-    for line, top in enumerate(range(80, size[1] - 80, 50)):
-        draw.text(
-            (80, top), f"page {number} line {line}: the quick brown fox jumps over {7 * line} dogs", "black", font
-        )
+    for line, top in zip(page_text(number), range(80, size[1] - 80, 50), strict=True):
+        draw.text((80, top), line, "black", font)
     return made
+
+
+def _errors(terms: Terms, place: str) -> Row:
+    """The wrong characters of every hundred, without a limit of memory; white space does not count."""
+    root = os.path.join(place, "known")
+    os.mkdir(root)
+    truths: dict[str, str] = {}
+    for number in range(terms.count(6, 2)):
+        truths[f"page-{number}.png"] = "".join(page_text(number))
+        page(number).save(os.path.join(root, f"page-{number}.png"))
+    for name in pictures.found(terms.gallery) if terms.gallery is not None else []:
+        stem = os.path.splitext(os.path.basename(name))[0]
+        if terms.gallery is not None and _NAMED.fullmatch(stem):
+            truths[os.path.basename(name)] = stem
+            shutil.copyfile(os.path.join(terms.gallery, name), os.path.join(root, os.path.basename(name)))
+    ours = {os.path.basename(each["path"]): each["values"]["ocr"]["text"] for each in _results(place, root)}
+    paths = [os.path.join(root, name) for name in truths]
+    said = subprocess.run(
+        [sys.executable, "-m", "tests.bench.ocr_library", *paths], cwd=ROOT, stdout=subprocess.PIPE, check=True
+    )
+    theirs = {os.path.basename(path): read for path, read in map(json.loads, said.stdout.splitlines())}
+    characters = sum(len("".join(truth.split())) for truth in truths.values())
+    of_ours, of_theirs = (
+        100 * sum(wrong(truth, read.get(name, "")) for name, truth in truths.items()) / characters
+        for read in (ours, theirs)
+    )
+    return Row(
+        name="OCR: wrong characters of a hundred, no limit",
+        ours=of_ours,
+        unit="%",
+        peer=of_theirs,
+        peer_name="rapidocr by its defaults",
+        target="≤ peer",
+        met=of_ours <= of_theirs,
+        beside=f"{len(truths)} files, {characters:,} characters",
+    )
+
+
+def _results(place: str, root: str) -> list[dict[str, Any]]:
+    """What the recipe says of every file."""
+    state = os.path.join(place, "state-known")
+    supervisor = [sys.executable, "-m", "supervisor"]
+    command = [*supervisor, "run", root, "--recipe", "ocr", "--workers", str(WORKERS), "--memory", "4G"]
+    ended = subprocess.run(
+        [*command, "--state", state, "--cache", "no", "--json"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    batch = json.loads(ended.stdout.decode().strip().splitlines()[-1])["batch"]
+    listed = subprocess.run(
+        [*supervisor, "results", batch, "--jsonl", "--state", state], cwd=ROOT, stdout=subprocess.PIPE
+    )
+    return [each for each in map(json.loads, listed.stdout.splitlines()) if "ocr" in each["values"]]
+
+
+def wrong(truth: str, read: str) -> int:
+    """Returns the least number of characters to change, add or take out (Levenshtein), white space aside."""
+    truth, read = "".join(truth.split()), "".join(read.split())
+    above = list(range(len(read) + 1))
+    for row, wanted in enumerate(truth, 1):
+        line = [row]
+        for column, found in enumerate(read, 1):
+            line.append(min(above[column] + 1, line[-1] + 1, above[column - 1] + (wanted != found)))
+        above = line
+    return above[-1]
 
 
 def _read(name: str, place: str, root: str, limit_bytes: int) -> Row:

@@ -141,6 +141,18 @@ def test_what_the_detector_sees_is_bounded_by_its_longest_side() -> None:
     assert needs == sorted(needs) and needs[0] < 20_000_000 < needs[3] < 100_000_000
 
 
+@needs_ocr
+def test_long_lines_that_the_classifier_takes_for_turned_are_read_all_the_same(tmp_path: Path) -> None:
+    bench = bench_of(tmp_path)
+    picture = Image.new("RGB", (1240, 600), "white")
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(size=21)
+    lines = [f"page 1 line {line}: the quick brown fox jumps over {7 * line} dogs" for line in range(10)]
+    for number, line in enumerate(lines):
+        draw.text((80, 50 + 50 * number), line, "black", font)
+    assert letters(told(read(bench, specimens.encoded(picture, "PNG")))["text"]) == letters("".join(lines))
+    bench.context.models.close()
+
+
 def test_a_line_is_as_wide_as_memory_allows() -> None:
     assert text.columns_within(text.reading_bytes(1234)) == 1234
     assert text.columns_within(0) == text.LEAST_COLUMNS
