@@ -11,7 +11,7 @@ from supervisor.policy.cleanup_settings import AlertSettings, CleanupSettings
 from supervisor.policy.lease_book import LeaseSettings
 from supervisor.policy.temp import TempSettings
 from supervisor.policy.watch_settings import WatchSettings
-from supervisor.values import Kind
+from supervisor.values import Kind, show
 
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,6 +27,12 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     at_most: float | None = None
     choices: tuple[str, ...] = ()
     hidden: bool = False
+    secret: bool = False
+    """Its value opens something (a webhook's address does): it is never shown."""
+
+    def shown(self, value: object) -> str:
+        """Returns a value of it for people."""
+        return "(secret)" if self.secret and value is not None else show(self.kind, value)
 
     @property
     def flag(self) -> str:
@@ -115,7 +121,7 @@ PLAIN = (
             help="directories that HTTP may name, read from and write to, separated by ':' [none: uploads alone]"),
     Setting(name="http-hosts", field="http_hosts", kind="text", default=None,
             help="further names under which the gateway is reached, separated by ',' [its address]"),
-    Setting(name="http-token", field="http_token", kind="secret", default=None,
+    Setting(name="http-token", field="http_token", kind="secret", secret=True, default=None,
             help="what HTTP clients must say, 16 characters or more [on loopback none, else made: STATE/http/token]"),
     Setting(name="http-upload", field="http_upload_bytes", kind="size", default=2 * 1024**3, at_least=0,
             help="what uploaded images and their outputs may take on the disk [2G]"),
@@ -125,7 +131,7 @@ PLAIN = (
             help="a file to which every look at memory is appended, for 'why --replay' [none]"),
     Setting(name="alert-command", field="alert_command", kind="text", default=None,
             help="a command that gets each alert as JSON on its standard input [none]"),
-    Setting(name="alert-webhook", field="alert_webhook", kind="text", default=None,
+    Setting(name="alert-webhook", field="alert_webhook", kind="text", secret=True, default=None,
             help="a URL (http or https) that each alert is sent to as JSON [none]"),
     Setting(name="exit-when-idle", field="exit_when_idle_seconds", kind="duration", default=None, at_least=0,
             help="stop when there has been nothing to do for so long [never]", hidden=True),

@@ -183,7 +183,11 @@ def _tell(arguments: argparse.Namespace, groups: Sequence[Group], known: int, go
             print(_text(number, group))
     images = sum(len(group.pictures) for group in groups)
     freed = human(sum(group.freed_bytes for group in groups))
-    say(f"{len(groups):,} groups of {images:,} images among {known:,}; all but the first of each take {freed}")
+    if groups:
+        counted = "1 group" if len(groups) == 1 else f"{len(groups):,} groups"
+        say(f"{counted} of {images:,} images among {known:,}; all but the first of each take {freed}")
+    else:
+        say(f"no near-duplicates among {known:,} images")
     if gone:
         say(f"{gone:,} images are left out: they are not there any more")
 

@@ -72,7 +72,7 @@ def _why(arguments: argparse.Namespace) -> int:
         raise UsageError(f"one image at a time, or 'worker N'; got {' '.join(what)!r}")
     with connect_or_read(arguments) as answerer:
         found = ask(answerer, request, Decisions).decisions
-    return _print(arguments, found, "no decision about it is known")
+    return _print(arguments, found, f"no decision about {' '.join(what)} is known")
 
 
 def _replay(arguments: argparse.Namespace) -> int:

@@ -50,7 +50,8 @@ a new one."""
 LOOK_SECONDS = 0.005
 """Pause between two looks at the template while it prepares, and at the life lock."""
 
-MAX_SOCKET_DIRECTORY_BYTES = 107 - len("/listener-xxxxxxxx")
+_SOCKET_PREFIX = "listener-"
+MAX_SOCKET_DIRECTORY_BYTES = 107 - len(f"/{_SOCKET_PREFIX}xxxxxxxx")
 """The fork server's socket has that name in its directory; sun_path holds 107 bytes (unix(7))."""
 
 _SYS_PROCESS_MRELEASE = 448
@@ -357,6 +358,10 @@ def _make_death_pipe(path: str) -> tuple[int, ...]:
 def _place_socket(directory: str) -> None:
     if len(os.fsencode(directory)) <= MAX_SOCKET_DIRECTORY_BYTES:
         process.current_process()._config["tempdir"] = directory
+    # A supervisor that is killed leaves its fork server's socket; the directory is of whoever holds the state's lock.
+    for name in os.listdir(directory):
+        if name.startswith(_SOCKET_PREFIX):
+            os.unlink(os.path.join(directory, name))
 
 
 def _do_without_tracker() -> None:

@@ -18,7 +18,6 @@ from supervisor.mechanism.memory import usable_cores
 from supervisor.mechanism.settings_file import write_settings
 from supervisor.policy.live import LiveSettings, SettingsChanged
 from supervisor.settings import BY_NAME, SETTINGS, Setting, setting_of
-from supervisor.values import show
 
 NOW = frozenset(
     ["memory", "item-timeout", "drain", "batch-size-max", "queue-max-items", "batches-max", "decisions-kept",
@@ -104,8 +103,8 @@ def _differences(before: Mapping[str, object], after: Mapping[str, object]) -> l
     return [
         SettingChange(
             key=BY_NAME[name].key_path,
-            old=show(BY_NAME[name].kind, before[name]),
-            new=show(BY_NAME[name].kind, value),
+            old=BY_NAME[name].shown(before[name]),
+            new=BY_NAME[name].shown(value),
             takes_effect=takes_effect(BY_NAME[name]),
         )
         for name, value in after.items()

@@ -85,7 +85,7 @@ def test_copies_smaller_and_poorer_ones_are_found_with_and_without_a_supervisor(
     told = bed.run("duplicates")
     assert told.code == 0 and "keep" in told.out and "2 images are left out" in told.err
     assert "flat" not in told.out
-    assert "1 groups of 5 images among 14" in told.err
+    assert "1 group of 5 images among 14" in told.err
 
 
 def test_flat_pictures_are_a_group_with_a_warning(bed: Bed) -> None:

@@ -10,7 +10,7 @@ from supervisor.cli import main
 from supervisor.config import read, socket_directory
 from supervisor.policy.sizes import human
 from supervisor.recipes import all_recipes
-from supervisor.settings import SETTINGS
+from supervisor.settings import BY_NAME, SETTINGS
 from supervisor.values import parse, parse_duration, parse_size, show_address, show_duration
 
 
@@ -249,5 +249,9 @@ def test_a_secret_is_never_shown(tmp_path: Path, home: dict[str, str], capsys: p
     secret = "correct-horse-battery"
     assert main(["config", "show", "--http-token", secret, "--state", str(tmp_path)]) == 0
     assert main(["config", "show", "--json", "--http-token", secret, "--state", str(tmp_path)]) == 0
+    webhook = f"https://hooks.example/{secret}"
+    assert main(["config", "show", "--alert-webhook", webhook, "--state", str(tmp_path)]) == 0
     printed = capsys.readouterr()
-    assert "(secret)" in printed.out and secret not in printed.out + printed.err
+    assert printed.out.count("(secret)") == 3 and secret not in printed.out + printed.err
+    # As the answer to 'config set' and the log word a change.
+    assert BY_NAME["alert-webhook"].shown(webhook) == "(secret)" and BY_NAME["alert-webhook"].shown(None) == "none"

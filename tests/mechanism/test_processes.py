@@ -111,6 +111,10 @@ def test_close_takes_the_workers_along_and_leaves_no_trace_in_the_environment() 
     assert dict(os.environ) == before
 
 
+def sockets_in(directory: str) -> set[str]:
+    return {name for name in os.listdir(directory) if name.startswith("listener-")}
+
+
 COMMAND = """
 import os, sys
 with open(os.path.join(sys.argv[1], "imports"), "a") as file:
@@ -231,3 +235,8 @@ def test_death_of_the_supervisor_takes_everything_along_even_from_inside_a_decod
                 assert ended(pidfd)
                 os.close(pidfd)
         assert wait_for_orphans(os.path.join(directory, "life-lock"), 30)
+        assert len(sockets_in(directory)) == 1
+        Processes(
+            run_directory=directory, plan=TemplatePlan(supervisor_pid=os.getpid(), recipes=[], report_path="")
+        ).close()
+        assert not sockets_in(directory), "the next one clears up what it left"
