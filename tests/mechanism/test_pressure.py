@@ -1,6 +1,6 @@
 """Clean-up actions in a worker: their order, their measure, and those that raise, hang or never stop failing."""
 
-import ctypes
+import mmap
 import select
 import sys
 from collections.abc import Iterator
@@ -52,9 +52,10 @@ def test_unsubscribed_is_not_called_and_a_second_time_is_no_fault() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="resident memory is read from /proc")
 def test_what_an_action_frees_is_measured_and_told_under_its_name() -> None:
-    # Above malloc's largest mmap threshold (32 MiB): freeing it gives it back at once.
-    held = [ctypes.create_string_buffer(b"x", 64 * MB)]
-    ctypes.memset(held[0], 1, 64 * MB)
+    # From the kernel: malloc would take it from what earlier tests freed, and keep it.
+    held = [mmap.mmap(-1, 64 * MB)]
+    for at in range(0, 64 * MB, mmap.PAGESIZE):
+        held[0][at] = 1
     pressure.subscribe(lambda tier: held.clear(), name="picture", tier="moderate", owner="sepia")
     freed = {one.name: one for one in pressure.relieve("moderate", OwnMemory())}
     picture = freed["picture"]

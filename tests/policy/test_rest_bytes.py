@@ -1,7 +1,8 @@
 """What the whole holds at rest: the least of the supervisor, the workers' baselines, and the parts as they are."""
 
 from supervisor.policy import events as e
-from tests.policy.story import BASELINE_BYTES, MB, OWN_BYTES, Story
+from supervisor.policy.watch_settings import MB
+from tests.policy.story import BASELINE_BYTES, OWN_BYTES, Story
 
 
 def look(story: Story, gateway_mb: int) -> None:
