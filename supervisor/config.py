@@ -89,6 +89,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     alert_command: str | None = None
     alert_webhook: str | None = None
     trace: str | None = None
+    kernel_limits: Literal["auto", "off", "on"] = "auto"
 
     @property
     def library(self) -> list[str]:

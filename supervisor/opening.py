@@ -32,6 +32,7 @@ from supervisor.mechanism.journal import Answered, Journal
 from supervisor.mechanism.log import Log
 from supervisor.mechanism.mailbox import Mailbox
 from supervisor.mechanism.memory import Budget, BudgetFinder
+from supervisor.mechanism.memory.worker_groups import Offer, WorkerGroups, look_for
 from supervisor.mechanism.parts import PartProcesses, Program
 from supervisor.mechanism.processes import Processes, wait_for_orphans
 from supervisor.mechanism.protection import NoteKeeper, Stops, note_of, stops_before
@@ -94,8 +95,7 @@ def open_all(current: Reconfigurer, closing: contextlib.ExitStack) -> tuple[Hand
     closing.callback(note.close)
     chores = _open_chores(log, closing)
     part_processes = _open_parts(config, chores, mailbox, log, closing)
-    finder = BudgetFinder(config.memory_bytes)
-    closing.callback(finder.close)
+    finder, groups = _open_finder(config, log, closing)
     temp.start()
     closing.callback(temp.close, TEMP_PATIENCE_SECONDS)
     processes = _open_processes(config, state, chores)
@@ -105,9 +105,9 @@ def open_all(current: Reconfigurer, closing: contextlib.ExitStack) -> tuple[Hand
     if cache is not None:
         closing.callback(cache.close)
     describe = _describer(current, state, processes, temp.root)
-    crew = _open_crew(config, state, processes, chores, mailbox, finder, describe, closing)
+    crew = _open_crew(config, state, processes, chores, mailbox, finder, groups, describe, closing)
     now, budget = time.monotonic(), crew.budget()
-    pool = Pool(_settings(config, budget, catalogue if cache is not None else {}, stops), SystemRandom(), now)
+    pool = Pool(_settings(config, budget, catalogue if cache is not None else {}, stops, groups), SystemRandom(), now)
     hands = Hands(
         router=router,
         journal=journal,
@@ -134,6 +134,26 @@ def open_all(current: Reconfigurer, closing: contextlib.ExitStack) -> tuple[Hand
     return hands, pool, _summary(config, budget, recovered, stops)
 
 
+def _open_finder(config: Config, log: Log, closing: contextlib.ExitStack) -> tuple[BudgetFinder, WorkerGroups | None]:
+    """Opens the sources of memory figures, and the workers' control groups where there are to be any: before the
+    template, which is to live where the supervisor does."""
+    finder = BudgetFinder(config.memory_bytes)
+    closing.callback(finder.close)
+    offer = look_for(config.kernel_limits)
+    base, groups = offer.base, None
+    if base is not None:
+        try:
+            groups = WorkerGroups(base)
+        except OSError as error:
+            offer = Offer(None, f"{base.path}: {error.strerror}")
+        else:
+            finder.look_at(base)
+            closing.callback(groups.close)
+    if offer.base is None and config.kernel_limits == "on":
+        log.line(f"no kernel limits for workers: {offer.reason}; the watch alone keeps them within theirs")
+    return finder, groups
+
+
 def _open_crew(
     config: Config,
     state: StateDirectory,
@@ -141,6 +161,7 @@ def _open_crew(
     chores: Chores,
     mailbox: Mailbox[Letter],
     finder: BudgetFinder,
+    groups: WorkerGroups | None,
     describe: Callable[[int, int], WorkerStart],
     closing: contextlib.ExitStack,
 ) -> Crew:
@@ -152,6 +173,7 @@ def _open_crew(
         recorder_path=state.recorder_path,
         slots=config.workers,
         finder=finder,
+        groups=groups,
     )
     closing.callback(crew.close)
     return crew
@@ -378,8 +400,11 @@ def _gateway(config: Config, address: tuple[str, int]) -> tuple[PartPlan, Progra
     )
 
 
-def _settings(config: Config, budget: Budget, catalogue: Catalogue, stops: Stops) -> PoolSettings:
+def _settings(
+    config: Config, budget: Budget, catalogue: Catalogue, stops: Stops, groups: WorkerGroups | None
+) -> PoolSettings:
     return PoolSettings(
+        kernel_limits=groups is not None,
         cache_steps=catalogue,
         workers=config.workers,
         recipes=config.recipes,

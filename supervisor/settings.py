@@ -127,6 +127,8 @@ PLAIN = (
             help="what uploaded images and their outputs may take on the disk [2G]"),
     Setting(name="protection", field="protection", kind="switch", default=True,
             help="yes or no: stop in order (exit code 75) when memory cannot be had back in an emergency [yes]"),
+    Setting(name="kernel-limits", field="kernel_limits", kind="text", default="auto", choices=("auto", "off", "on"),
+            help="auto, on or off: a control group for each worker, as back-stop; on: of version 1 too [auto]"),
     Setting(name="trace", field="trace", kind="path", default=None,
             help="a file to which every look at memory is appended, for 'why --replay' [none]"),
     Setting(name="alert-command", field="alert_command", kind="text", default=None,

@@ -53,6 +53,8 @@ def test_a_unit_runs_a_real_command_and_gives_the_drain_its_time(name: str) -> N
     drain = parse_duration(words[words.index("--drain") + 1])
     assert drain is not None and drain + STOP_SECONDS <= float(service["TimeoutStopSec"].removesuffix("s"))
     assert (service["Type"], service["KillMode"], service["OOMPolicy"]) == ("notify", "mixed", "continue")
+    assert service["Delegate"] == "memory", "workers get control groups of their own"
+    assert service.get("ProtectControlGroups", "no") == "no", "it would make them read-only"
 
 
 @pytest.mark.parametrize("name", UNITS)

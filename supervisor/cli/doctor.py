@@ -153,8 +153,9 @@ def _state(reading: Reading) -> Iterator[Finding]:
 
 def _memory() -> Iterator[Finding]:
     from supervisor.mechanism.memory import describe
+    from supervisor.mechanism.memory.worker_groups import look_for
 
-    for line in describe():
+    for line in (*describe(), f"limits of workers by the kernel: {look_for('auto').reason}"):
         subject, _, text = line.partition(": ")
         yield Finding("warn" if text.startswith("missing") else "ok", subject, text)
 

@@ -5,8 +5,10 @@ kept-open memory file, its page of the flight recorder. Starts happen in the cho
 mailbox, so that every descriptor is registered by the loop's own thread.
 """
 
+import contextlib
 import os
 from collections.abc import Callable, Container, Sequence
+from functools import partial
 
 import msgspec
 
@@ -14,6 +16,7 @@ from protocol.launch import WorkerStart
 from protocol.recorder import RecorderReader
 from supervisor.mechanism.chores import Chores
 from supervisor.mechanism.memory import Budget, BudgetFinder, PressureStall, ProcessMemory, open_process
+from supervisor.mechanism.memory.worker_groups import WorkerGroups
 from supervisor.mechanism.processes import Processes, StartError, WorkerProcess
 from supervisor.policy.events import (
     AnyEvent,
@@ -56,6 +59,7 @@ class Crew:
         recorder_path: str,
         slots: int,
         finder: BudgetFinder,
+        groups: WorkerGroups | None = None,
     ) -> None:
         self._processes = processes
         self._chores = chores
@@ -63,6 +67,7 @@ class Crew:
         self._describe = describe
         self._recorder = RecorderReader(recorder_path, slots)
         self._finder = finder
+        self._groups = groups
         self._hands: dict[int, Hand] = {}
         self._polled: set[int] | None = None
         self._swapped_in: tuple[float, int] | None = None
@@ -86,6 +91,9 @@ class Crew:
                 start = self._describe(slot, incarnation)
                 start = msgspec.structs.replace(start, roots_read=list(roots_read), roots_write=list(roots_write))
                 process = self._processes.start(start)
+                if self._groups is not None:
+                    with contextlib.suppress(OSError):  # it is a back-stop: without it the watch is what there is
+                        self._groups.enter(slot, incarnation, process.pid)
             except (StartError, OSError) as error:
                 self._doomed.discard((slot, incarnation))
                 self._post(StartFailed(slot=slot, incarnation=incarnation, reason=str(error)))
@@ -124,6 +132,16 @@ class Crew:
         hand.killed = True
         hand.process.kill()
         hand.process.release()
+
+    def limit(self, slot: int, incarnation: int, limit_bytes: int) -> None:
+        """Has the kernel take a worker that holds so much."""
+        groups = self._groups
+        if groups is None:
+            return
+        if groups.want(slot, incarnation, limit_bytes):
+            groups.apply(slot, incarnation)
+        else:
+            self._chores.submit(lambda: groups.apply(slot, incarnation))
 
     def _find(self, slot: int, incarnation: int) -> Hand | None:
         hand = self._hands.get(slot)
@@ -167,7 +185,9 @@ class Crew:
         known = record.incarnation == process.incarnation
         ooms = 0
         if not hand.killed and code in (SIGKILL_STATUS, None):
-            ooms = self._claim_oom()
+            ooms = self._claim_oom() or self._group_ooms(process)
+        if self._groups is not None:
+            self._chores.submit(partial(self._groups.leave, process.slot, process.incarnation))
         process.close()
         if hand.memory is not None:
             hand.memory.close()
@@ -187,6 +207,10 @@ class Crew:
         if known:
             self._recorder.clear(process.slot)
         return event
+
+    def _group_ooms(self, process: WorkerProcess) -> int:
+        """Version 1 counts an OOM kill in the group of the dead alone."""
+        return 0 if self._groups is None else self._groups.oom_kills(process.slot, process.incarnation)
 
     def _claim_oom(self) -> int:
         """Returns 1 if the kernel counted an OOM kill that no death has been explained by yet."""

@@ -205,6 +205,8 @@ class Hands:
                 self._crew.terminate(command.slot, command.incarnation)
             case c.KillWorker():
                 self._crew.kill(command.slot, command.incarnation)
+            case c.LimitWorker():
+                self._crew.limit(command.slot, command.incarnation, command.limit_bytes)
             case c.BuryWorker():
                 self._bury(command)
             case c.StartPart():

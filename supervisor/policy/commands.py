@@ -60,6 +60,14 @@ class KillWorker(Command, frozen=True, kw_only=True):
     incarnation: int
 
 
+class LimitWorker(Command, frozen=True, kw_only=True):
+    """Give a worker's own control group a limit, as back-stop. Not answered."""
+
+    slot: int
+    incarnation: int
+    limit_bytes: int
+
+
 class BuryWorker(Command, frozen=True, kw_only=True):
     """Everything a dead worker left: its unfinished output, its temp directory."""
 

@@ -21,6 +21,7 @@ from supervisor.policy import (
     historian,
     idle,
     intake,
+    kernel_limits,
     lending,
     memory_leases,
     parts,
@@ -80,7 +81,8 @@ class Pool:
         commands += memory_leases.attend(state, now)
         commands += profiling.attend(state, now)
         commands += intake.sweep_returned(state)
-        commands += lending.lend(state, now)
+        lent = lending.lend(state, now)
+        commands += [*kernel_limits.follow(state), *lent]  # before the grants that count on them
         commands += _idle_exit(state, now)
         commands += stopping.finish(state, now)
         commands += _sweep_retention(state, now)

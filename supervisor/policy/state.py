@@ -70,6 +70,8 @@ class PoolSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How long the pool must have had nothing to do before it shrinks; 0: never."""
     confined: bool = False
     """Workers are kept to their roots (the kernel can, and the settings want it)."""
+    kernel_limits: bool = False
+    """Each worker lives in a control group of its own, whose limit follows its hard one."""
     history_rows: int = DEFAULT_ROWS
     """Rows of memory history in each of its tiers."""
     retention: Retention | None = None

@@ -163,6 +163,8 @@ class Worker(msgspec.Struct, kw_only=True):
     """The item its flight recorder named at the last sample; 0: none."""
     curve: deque[tuple[float, int]] = msgspec.field(default_factory=lambda: deque(maxlen=CURVE_SAMPLES))
     """The last samples (time, RSS bytes): evidence when it dies."""
+    kernel_limit_bytes: int = 0
+    """Of its own control group; 0: none was set."""
     trimming: bool = False
     trimmed_at: float = -1e9
     roots_read: frozenset[str] = frozenset()

@@ -25,7 +25,9 @@ WATCH_SECONDS = 30.0
 CALM = 12
 """Images that both workers settle first: one that is young is not recycled."""
 AT_MOST_MILLISECONDS = 25.0
-KINDS = frozenset({"soft_limit", "recycle", "widened"})
+KINDS = frozenset({"soft_limit", "recycle"})
+FLAGS = ("--memory", "600M", "--batch-size-max", "1", "--watch-min-items-between-recycles", "1")
+"""Each worker that grew is replaced: a second trim within a second of the first would be put off on purpose."""
 CONFIG = f"""
 [recipes.grow]
 steps = [{{ operation = "misbehave.allocate", bytes = {BYTES}, bytes_per_second = {RATE}, only = "grow-*" }}]
@@ -37,7 +39,7 @@ Curve = list[tuple[float, int]]
 def run(terms: Terms) -> Iterator[Row]:
     """Lets a worker grow in one batch after the other; each gives up to two decisions."""
     times = terms.count(50, 10)
-    with House("--memory", "600M", "--batch-size-max", "1", workers=2, config=CONFIG) as house:
+    with House(*FLAGS, workers=2, config=CONFIG) as house:
         photos = os.path.join(house.directory, "photos")
         os.mkdir(photos)
         late = [each for number in range(times) for each in _grow_one(house, photos, number)]

@@ -10,7 +10,8 @@ of processes that nobody told us about. With `--memory` only our own processes c
 
 from typing import Literal, NamedTuple
 
-from supervisor.mechanism.memory.cgroup import Cgroup, CgroupLook, open_cgroup
+from supervisor.mechanism.memory.cgroup import Cgroup, CgroupLook, open_cgroup, open_group
+from supervisor.mechanism.memory.cgroup_tree import Group
 from supervisor.mechanism.memory.machine import Machine, MachineLook
 
 BudgetSource = Literal["--memory", "cgroup v1", "cgroup v2", "machine"]
@@ -41,10 +42,18 @@ class BudgetFinder:
 
     def __init__(self, override_bytes: int | None = None, root: str = "/", reserve_bytes: int = RESERVE_BYTES) -> None:
         self.machine = Machine(root)
+        self._group: Group | None = None
         self.cgroup: Cgroup | None = open_cgroup(root)
         self._override_bytes = override_bytes
         self._reserve_bytes = reserve_bytes
         self._root = root
+
+    def look_at(self, group: Group) -> None:
+        """Looks at this group from now on: the one above our own, which counts our workers as well."""
+        if self.cgroup is not None:
+            self.cgroup.close()
+        self._group = group
+        self.cgroup = open_group(group)
 
     def override(self, override_bytes: int | None) -> None:
         """Changes what `--memory` says; it counts from the next look."""
@@ -70,7 +79,7 @@ class BudgetFinder:
         if look is None and self.cgroup is not None:
             # Its directory is gone: we were moved to another group.
             self.cgroup.close()
-            self.cgroup = open_cgroup(self._root)
+            self.cgroup = open_cgroup(self._root) if self._group is None else open_group(self._group)
             look = None if self.cgroup is None else self.cgroup.look()
         return look
 
