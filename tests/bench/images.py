@@ -60,7 +60,7 @@ def _made(kind: str, sizes: Sequence[tuple[int, int]], count: int, **options: ob
     def make(directory: str, terms: Terms) -> list[str]:
         os.makedirs(directory, exist_ok=True)
         paths: list[str] = []
-        for number in range(max(2, terms.count(count))):
+        for number in range(max(2, terms.count(count, max(3, count // 2)))):
             path = os.path.join(directory, f"p{number:03d}.{kind.lower()}")
             if number < len(sizes) and not os.path.exists(path):
                 picture = specimens.photo(*sizes[number], seed=number)
