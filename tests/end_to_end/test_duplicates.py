@@ -4,12 +4,13 @@ import io
 import json
 import os
 import shutil
+import signal
 from importlib.util import find_spec
 
 import pytest
 from PIL import Image
 
-from tests.end_to_end.bed import Bed, Ended
+from tests.end_to_end.bed import Bed, Ended, wait_for
 from tests.galleries import write
 from tests.onnx_models import pooling_model
 from workers import specimens
@@ -151,3 +152,24 @@ def test_what_vectors_need_is_named(bed: Bed) -> None:
     bed.write_config(seen=[{"operation": "embed", "model": os.fsdecode(write(bed.directory, "m", pooling_model()))}])
     ended = bed.run("run", bed.photos, "--recipe", "seen", state=os.path.join(bed.directory, "t"))
     assert ended.code != 0 and "pip install 'gallery-supervisor[embed]'" in ended.err
+
+
+def test_hashes_of_a_forgotten_batch_come_back_with_the_next_run_without_any_work(bed: Bed) -> None:
+    bed.environment["SUPERVISOR_CACHE"] = "yes"
+    bed.write_config(hashed=HASHED)
+    with open(bed.config, "a", encoding="utf-8") as config:
+        config.write('[retention.preview]\nage = "1h"\ncount = 1\n')
+    fill(bed)
+    other = os.path.join(bed.photos, "sub")
+    supervisor = bed.start()
+    for name, where in (("first", bed.photos), ("second", other)):
+        words = ("submit", where, "--recipe", "hashed", "--kind", "preview", "--batch", name, "--wait")
+        assert bed.run(*words).code == 0
+    supervisor.signal(signal.SIGTERM)
+    supervisor.wait()
+    bed.start()
+    wait_for(lambda: len(bed.run("batches", "--json").rows[-1]) == 1, "the first batch is forgotten")
+    assert FIRST not in [set(group) for group in groups(bed.run("duplicates", "--json"))]
+    again = bed.run("submit", bed.photos, "--recipe", "hashed", "--wait", "--json").last
+    assert (again["done"], again["cached"]) == (0, again["items"])
+    assert FIRST in [set(group) for group in groups(bed.run("duplicates", "--json"))]
