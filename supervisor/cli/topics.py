@@ -44,7 +44,7 @@ def sections(readme: str) -> dict[str, str]:
     """Returns the texts of a README's sections by heading, without what is meant for those who build it."""
     without = re.sub(r"<!--.*?-->\n?", "", readme, flags=re.DOTALL)
     parts = re.split(r"^## (.+)$", without, flags=re.MULTILINE)
-    return {parts[i].strip(): parts[i + 1].strip() for i in range(1, len(parts), 2)}
+    return {parts[i].strip(): parts[i + 1].strip("\n") for i in range(1, len(parts), 2)}
 
 
 def topic(name: str, readme: str) -> tuple[str, str]:
