@@ -149,16 +149,21 @@ def begin(
     to: tuple[bytes, int | str] | None = None,
     collect_cycles: int = 0,
 ) -> list[Command]:
-    """Begins a clean-up; `to` is who gets the report. One in progress is not disturbed: it is joined by whoever asks
-    for no more than it does, and cut short by what asks for more."""
+    """Begins a clean-up; `to` is who gets the report. One in progress is joined by whoever asks for no more than it
+    does, and cut short by what asks for more. A mere collection is no run of its tier: what that gives is still
+    there."""
     record = state.cleanups
     commands: list[Command] = []
     if record.running is not None:
-        commands += _finish(state, record.running, now)
+        if to is not None and _does_all(record.running, tier, collect_cycles):
+            record.running.to.append(to)
+            return []
+        commands += _finish(state, record.running, now, cut_short=True)
     record.number += 1
     record.last_at = now
-    record.ran_at[tier] = now
-    record.runs[tier] = record.runs.get(tier, 0) + 1
+    if not collect_cycles:
+        record.ran_at[tier] = now
+        record.runs[tier] = record.runs.get(tier, 0) + 1
     running = Running(
         number=record.number,
         tier=tier,
@@ -169,6 +174,7 @@ def begin(
         at=state.epoch(now),
         before_bytes=state.used_bytes,
         awaits=set(),
+        collecting=bool(collect_cycles),
         to=[to] if to is not None else [],
     )
     record.running = running
@@ -192,12 +198,17 @@ def begin(
     return commands
 
 
+def _does_all(running: Running, tier: CleanupTier, collect_cycles: int) -> bool:
+    return not (running.collecting or collect_cycles) and TIERS.index(tier) <= TIERS.index(running.tier)
+
+
 def _tell_workers(state: PoolState, running: Running, collect_cycles: int, now: float) -> list[Command]:
     commands: list[Command] = []
     for slot in state.slots:
         worker = slot.worker
-        if worker is None or worker.trimming or worker.state not in ("IDLE", "BUSY"):
+        if worker is None or worker.state not in ("IDLE", "BUSY"):
             continue
+        # One that trims already does this after it: what it was told before may be less.
         worker.trimming, worker.trimmed_at = True, now
         running.awaits.add((slot.index, worker.incarnation))
         message = Trim(tier=running.tier, cleanup=running.number, collect_cycles=collect_cycles)
@@ -327,6 +338,16 @@ def on_cleaned_up(state: PoolState, event: CleanedUp, now: float) -> list[Comman
     return []
 
 
+def awaits_another(state: PoolState, slot: Slot, trimmed: Trimmed) -> bool:
+    """Whether the worker that says this has still to do the clean-up in progress."""
+    running = state.cleanups.running
+    return (
+        running is not None
+        and trimmed.cleanup != running.number
+        and (slot.index, trimmed.incarnation) in running.awaits
+    )
+
+
 def on_trimmed(state: PoolState, slot: Slot, trimmed: Trimmed) -> None:
     """A worker has done its part of a clean-up."""
     running = state.cleanups.running
@@ -372,15 +393,16 @@ def _note_the_dead(state: PoolState, running: Running) -> None:
             _note_action(running, "trim workers", 0, f"worker {index}", f"ended before it answered: {death.cause}")
 
 
-def _finish(state: PoolState, running: Running, now: float) -> list[Command]:
-    """Writes the clean-up down, with whether memory came back, and tells whoever waits for it."""
+def _finish(state: PoolState, running: Running, now: float, cut_short: bool = False) -> list[Command]:
+    """Writes the clean-up down, with whether memory came back, and tells whoever waits for it. One that was cut short
+    had no time to help: nobody is named for it, and it is no reason for the next tier."""
     record = state.cleanups
     record.running = None
     seconds = now - running.began
-    for index, _ in sorted(running.awaits):
+    for index, _ in sorted(running.awaits if not cut_short else ()):
         late = f"has not answered within {seconds:.1f} s: its item goes on (its time limit ends it)"
         _note_action(running, "trim workers", 0, f"worker {index}", late)
-    if running.own_awaited:
+    if running.own_awaited and not cut_short:
         _note_action(running, "supervisor", 0, "supervisor", f"has not ended within {seconds:.1f} s")
     baseline = state.rest_bytes()
     back = state.used_bytes <= baseline * state.settings.cleanup.recovered_share
@@ -397,7 +419,7 @@ def _finish(state: PoolState, running: Running, now: float) -> list[Command]:
         actions=running.actions,
     )
     record.history.append(cleanup)
-    if running.cause in ("level", "protection"):
+    if running.cause in ("level", "protection") and (cleanup.recovered or not cut_short):
         record.failed = None if cleanup.recovered else running.tier
     return [_note(cleanup, seconds), *(_report(cleanup, peer, number) for peer, number in running.to)]
 

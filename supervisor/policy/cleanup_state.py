@@ -23,6 +23,8 @@ class Running(msgspec.Struct, kw_only=True):
     at: float
     before_bytes: int
     awaits: set[tuple[int, int]]
+    collecting: bool = False
+    """Nothing but collections, as somebody asked."""
     own_awaited: bool = True
     answered_at: float | None = None
     actions: list[CleanupAction] = msgspec.field(default_factory=list)

@@ -365,7 +365,7 @@ def _end_lease(state: PoolState, slot: Slot, worker: Worker, lease: Lease, batch
 
 
 def _on_trimmed(state: PoolState, slot: Slot, worker: Worker, trimmed: Trimmed, now: float) -> list[Command]:
-    worker.trimming = False
+    worker.trimming = cleanup.awaits_another(state, slot, trimmed)
     cleanup.on_trimmed(state, slot, trimmed)
     collecting.on_trimmed(state, slot, worker, trimmed)
     freed = trimmed.before_bytes - trimmed.after_bytes

@@ -257,6 +257,37 @@ def test_asked_for_it_ignores_the_cooldown_and_answers_when_verified() -> None:
         assert (reply.answer.id, reply.answer.cleanup.number) == (number, number)
 
 
+def test_who_asks_meanwhile_for_no_more_gets_the_report_of_the_one_in_progress() -> None:
+    told = story()
+    told.ask(m.EmergencyCleanup(id=1, tier="moderate"))
+    assert tiers(told.ask(m.EmergencyCleanup(id=2, tier="gentle"))) == []
+    answer(told, 1)
+    told.clock.step(0.1)
+    replies = [each.answer for each in look(told, REST) if isinstance(each, c.Reply)]
+    assert [(each.id, each.cleanup.number) for each in replies if isinstance(each, m.CleanupReport)] == [(1, 1), (2, 1)]
+
+
+def test_one_cut_short_by_what_asks_for_more_is_no_failure_and_everybody_does_the_new_one() -> None:
+    told = story()
+    look(told, 760)
+    heard = told.ask(m.EmergencyCleanup(id=1, tier="aggressive"))
+    assert tiers(heard) == ["aggressive"]
+    assert sorted(trims(heard)) == [0, 1]
+    assert failed(told) is None
+    (first,) = cleanup.cleanups(told.pool.state)
+    assert (first.tier, [action.error for action in first.actions]) == ("gentle", [])
+
+
+def test_a_worker_that_hangs_in_the_second_of_two_is_ended_by_the_time_limit_too() -> None:
+    told = story()
+    look(told, 760)
+    told.ask(m.EmergencyCleanup(id=1, tier="aggressive"))
+    answer(told, 1)
+    assert all(slot.worker is not None and slot.worker.trimming for slot in told.pool.state.slots)
+    answer(told, 2)
+    assert not any(slot.worker is not None and slot.worker.trimming for slot in told.pool.state.slots)
+
+
 def test_aggressive_replaces_fat_workers_one_at_a_time() -> None:
     told = story()
     for slot in told.pool.state.slots:
