@@ -24,10 +24,11 @@ LOOK_SECONDS = 0.0005
 WATCH_SECONDS = 30.0
 CALM = 12
 """Images that both workers settle first: one that is young is not recycled."""
+PUT_OFF_SECONDS = 1.2
 AT_MOST_MILLISECONDS = 25.0
 KINDS = frozenset({"soft_limit", "recycle"})
 FLAGS = ("--memory", "600M", "--batch-size-max", "1", "--watch-min-items-between-recycles", "1")
-"""Each worker that grew is replaced: a second trim within a second of the first would be put off on purpose."""
+"""Nearly each worker that grew is replaced (`_put_off`)."""
 CONFIG = f"""
 [recipes.grow]
 steps = [{{ operation = "misbehave.allocate", bytes = {BYTES}, bytes_per_second = {RATE}, only = "grow-*" }}]
@@ -66,8 +67,16 @@ def _grow_one(house: House, photos: str, number: int) -> list[float]:
     curve = _watch(pid)
     house.finished(batch)
     house.wait_idle()
-    told = [each for each in _decisions(house, before) if each.slot == slot]
+    of_slot = [each for each in _decisions(house, -1) if each.slot == slot]
+    told = [each for each in of_slot if each.number > before and not _put_off(each, of_slot)]
     return [late for each in told if (late := _late_milliseconds(each, curve)) is not None]
+
+
+def _put_off(decision: Decision, of_slot: list[Decision]) -> bool:
+    """Tells whether a trim had to wait for its predecessor to show: a worker that was too young to be replaced grows
+    again, and is trimmed once a second at most."""
+    trims = [each.at for each in of_slot if each.kind == "soft_limit"]
+    return decision.kind == "soft_limit" and any(0 < decision.at - at < PUT_OFF_SECONDS for at in trims)
 
 
 def _late_milliseconds(decision: Decision, curve: Curve) -> float | None:
