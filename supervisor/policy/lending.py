@@ -162,7 +162,9 @@ def _offer_large(state: PoolState, slot: Slot, batch: Batch, now: float) -> list
     worker = slot.worker
     assert worker is not None
     free = state.free_bytes(slot)
-    if worker.rss_bytes - worker.baseline_bytes > FRESH_ENOUGH_BYTES and worker.items_done:
+    # What it holds under memory leases, such as a model, its successor would load again.
+    at_rest = worker.baseline_bytes + state.memory_leases.reserved_bytes(slot.index)
+    if worker.rss_bytes - at_rest > FRESH_ENOUGH_BYTES and worker.items_done:
         return recycle(
             state, slot, now, "large_image", "a large image is next, and a fresh worker has more room for it"
         )
