@@ -15,8 +15,8 @@ from typing import Any
 
 from supervisor.policy.alike import Groups
 
-ROWS = 2048
-"""Of a block, both ways: its bounds take 16 MB."""
+ROWS = 1024
+"""Of a block, both ways: its bounds take 4 MB."""
 SAMPLE_ROWS = 2048
 """Of so few rows all pairs are multiplied at once; of more, so many are the sample."""
 PRINCIPAL_DIMENSIONS = 1024
