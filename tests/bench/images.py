@@ -7,17 +7,20 @@ by (libvips has the WebP decoder shrink all the way, which saves 3 to 10 % of th
 """
 
 import math
+import multiprocessing
 import os
 import shutil
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from random import Random
+from typing import TypeVar
 
 from msgspec import structs
 from PIL import Image, ImageChops, ImageOps, ImageStat
 
 from tests.bench import engines, ladder, pictures
+from tests.bench.peers import as_born
 from tests.bench.rows import Detail, Row, against, missing, row
 from tests.bench.ssim import ssim
 from tests.bench.terms import Terms
@@ -25,6 +28,7 @@ from workers import specimens
 from workers.errors import Verdict
 from workers.images import heif, with_vips
 
+_T = TypeVar("_T")
 SIDE = 256
 SMALL_RATIO_AIM = 1.5
 _MEGABYTE = 1e6
@@ -43,7 +47,7 @@ def run(terms: Terms) -> Iterator[Row]:
             yield from _compare(terms, f"gallery {os.path.basename(os.path.abspath(terms.gallery))}", found)
         photos = CLASSES["camera JPEG"](os.path.join(place, "camera-JPEG"), terms)
         yield from ladder.compare(terms, photos)
-        yield from quality(photos)
+        yield from _aside(quality, photos)
         for name in engines.PROGRAMS:
             if engines.missing(name):
                 yield missing("thumbnails by class", name, "images/s")
@@ -108,7 +112,7 @@ def _compare(terms: Terms, name: str, paths: list[str]) -> Iterator[Row]:
                     raise
                 failed[peer] = str(error)
     speeds = {peer: [len(paths) / run.seconds for run in runs] for peer, runs in found.items() if peer not in failed}
-    near = nearness(paths)
+    near = _aside(nearness, paths)
     enough = near.get("Pillow", 0.0) - _DECIBELS_LESS
     bare = {peer: speeds[peer] for peer in ("Pillow", "libvips") if peer in speeds and near.get(peer, enough) >= enough}
     fastest = max(bare, key=lambda peer: statistics.median(bare[peer]), default="")
@@ -128,6 +132,13 @@ def _compare(terms: Terms, name: str, paths: list[str]) -> Iterator[Row]:
         ratio_at_least=1.0, beside=told + aim,
     )  # fmt: skip
     yield structs.replace(made, details=details)
+
+
+def _aside(measure: Callable[[Sequence[str]], _T], paths: Sequence[str]) -> _T:
+    """Measures in a process of its own: libvips's threads would not be there in what is forked later, which would wait
+    for them without an end."""
+    with multiprocessing.get_context("fork").Pool(1, initializer=as_born) as pool:
+        return pool.apply(measure, (paths,))
 
 
 def _detail(runs: Sequence[engines.Run], count: int) -> Detail:
@@ -178,8 +189,8 @@ def vips_thumbnail(path: str, size: tuple[int, int]) -> Image.Image | None:
     return Image.frombytes("RGB" if made.bands == 3 else "L", size, content).convert("RGB")
 
 
-def quality(paths: Sequence[str], sides: Sequence[int] = (256, 1024)) -> Iterator[Row]:
-    """The rows of the distance from a whole image resized by Lanczos, in dB and as SSIM, ours against Pillow's."""
+def quality(paths: Sequence[str], sides: Sequence[int] = (256, 1024)) -> list[Row]:
+    """Returns the distances from a whole image resized by Lanczos, in dB and as SSIM, ours against Pillow's."""
     found: list[tuple[Image.Image, Image.Image, Image.Image]] = []
     for path in sorted(set(paths))[:3]:
         with Image.open(path) as image:
@@ -189,13 +200,15 @@ def quality(paths: Sequence[str], sides: Sequence[int] = (256, 1024)) -> Iterato
         ("quality against Lanczos", "dB", decibels),
         ("likeness to Lanczos", "SSIM", ssim),
     )
-    for name, unit, measure in measures:
-        yield against(
+    return [
+        against(
             name, [measure(reference, our) for reference, our, _ in found],
             "Pillow's thumbnail", [measure(reference, their) for reference, _, their in found],
             unit, ratio_at_least=1.0,
             beside="of the pixels before they are encoded; a pair is one image at one size",
-        )  # fmt: skip
+        )
+        for name, unit, measure in measures
+    ]  # fmt: skip
 
 
 def thumbnails(path: str, whole: Image.Image, side: int) -> tuple[Image.Image, Image.Image, Image.Image]:
