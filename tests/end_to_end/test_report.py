@@ -114,4 +114,4 @@ def test_what_cannot_be_reported_is_said(bed: Bed) -> None:
     batch = bed.submit(bed.client(), bed.fill(1), recipe="probe")
     bed.client().wait(batch, 60)
     refused = bed.run("report", batch, "--html", os.path.join(bed.directory, "no", "such", "report.html"))
-    assert refused.code == 70 and "cannot be written" in refused.err
+    assert refused.code == 2 and "cannot be written" in refused.err
