@@ -122,6 +122,12 @@ def test_kubernetes_runs_a_real_command_and_probes_what_there_is() -> None:
     assert selector.items() <= kinds["StatefulSet"]["spec"]["template"]["metadata"]["labels"].items()
 
 
+def test_kubernetes_accepts_the_manifest() -> None:
+    checker = pytest.importorskip("kubernetes_validate")
+    for document in documents("kubernetes.yaml"):
+        checker.validate(document, checker.latest_version(), strict=True)
+
+
 def test_the_dyno_runs_a_real_command() -> None:
     kind, _, line = (DEPLOY / "Procfile").read_text("utf-8").strip().partition(": ")
     program, *words = shlex.split(re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", line).replace("$PORT", "8080"))
