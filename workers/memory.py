@@ -147,13 +147,14 @@ def handed_out_bytes() -> int:
 
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
-_MAPPED_FROM_BYTES = _KEPT_FREE_BYTES = 2 * 1024 * 1024
+_MAPPED_FROM_BYTES = 2 * 1024 * 1024
 """A mapped block costs 0.8 µs a page each time: at 128 KB, glibc's own start, a third of what a small photo takes
 (1,050 page faults; at 2 MB 30 to 100), and as much is held between items."""
 
 
-def give_back_at_once() -> None:
-    """Has the C library return every large block to the system as soon as it is freed, and keep to one heap.
+def give_back_at_once(from_bytes: int = _MAPPED_FROM_BYTES) -> None:
+    """Has the C library return every block from that size on to the system as soon as it is freed, and keep to one
+    heap, of which no more than that stays free at its end. May be called again with another size.
 
     By default glibc raises both thresholds to the largest block it saw freed (up to 32 and 64 MB): after one large
     image a worker holds that much for nothing, which counts against the budget and hides what the next image takes.
@@ -162,8 +163,8 @@ def give_back_at_once() -> None:
     """
     tune = getattr(ctypes.CDLL(None), "mallopt", None)
     if tune is not None:
-        tune(_M_MMAP_THRESHOLD, _MAPPED_FROM_BYTES)
-        tune(_M_TRIM_THRESHOLD, _KEPT_FREE_BYTES)
+        tune(_M_MMAP_THRESHOLD, from_bytes)
+        tune(_M_TRIM_THRESHOLD, from_bytes)
         tune(_M_ARENA_MAX, 1)
 
 
