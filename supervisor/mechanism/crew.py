@@ -9,6 +9,7 @@ import contextlib
 import os
 from collections.abc import Callable, Container, Sequence
 from functools import partial
+from typing import Literal
 
 import msgspec
 
@@ -71,8 +72,9 @@ class Crew:
         self._hands: dict[int, Hand] = {}
         self._polled: set[int] | None = None
         self._swapped_in: tuple[float, int] | None = None
-        self._doomed: set[tuple[int, int]] = set()
-        """Killed before they existed: the policy gave a start up while it was under way."""
+        self._doomed: dict[tuple[int, int], Literal["terminate", "kill"]] = {}
+        """Told to end before they were at hand: a start that was given up, or a worker whose Ready was faster than the
+        letter that brings it. Each gets what it was told, no more: one that was asked to leave may leave by itself."""
         self._oom_seen = finder.oom_kills()
         self._oom_unclaimed = 0
         self._own = open_process(os.getpid())
@@ -95,7 +97,7 @@ class Crew:
                     with contextlib.suppress(OSError):  # it is a back-stop: without it the watch is what there is
                         self._groups.enter(slot, incarnation, process.pid)
             except (StartError, OSError) as error:
-                self._doomed.discard((slot, incarnation))
+                self._doomed.pop((slot, incarnation), None)
                 self._post(StartFailed(slot=slot, incarnation=incarnation, reason=str(error)))
                 return
             self._post(Arrived(process))
@@ -107,10 +109,12 @@ class Crew:
         hand = Hand(process=process, memory=open_process(process.pid), descriptor=process.fileno())
         self._hands[process.slot] = hand
         self._polled = None
-        if (process.slot, process.incarnation) in self._doomed:
-            self._doomed.discard((process.slot, process.incarnation))
-            hand.killed = True
-            process.kill()
+        match self._doomed.pop((process.slot, process.incarnation), None):
+            case "terminate":
+                process.terminate()
+            case "kill":
+                hand.killed = True
+                process.kill()
         return WorkerStarted(slot=process.slot, incarnation=process.incarnation, pid=process.pid)
 
     # ---- signals ---------------------------------------------------------------------------------
@@ -121,13 +125,13 @@ class Crew:
         if hand is not None:
             hand.process.terminate()
         else:
-            self._doomed.add((slot, incarnation))
+            self._doomed.setdefault((slot, incarnation), "terminate")
 
     def kill(self, slot: int, incarnation: int) -> None:
         """Sends KILL and asks the kernel to free the memory at once."""
         hand = self._find(slot, incarnation)
         if hand is None:
-            self._doomed.add((slot, incarnation))
+            self._doomed[slot, incarnation] = "kill"
             return
         hand.killed = True
         hand.process.kill()

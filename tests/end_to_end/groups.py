@@ -63,7 +63,12 @@ def memory_group(limit_bytes: int) -> Iterator[MemoryGroup]:
 
 
 def _removed(path: str) -> bool:
+    """Removes the group, and first those that a supervisor made in it and, being killed, left behind."""
     try:
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    os.rmdir(entry.path)
         os.rmdir(path)
     except OSError:
         return False  # the kernel takes a moment to forget the dead
