@@ -14,6 +14,7 @@ import os
 import sys
 import time
 from collections import deque
+from typing import cast
 
 import msgspec
 
@@ -236,7 +237,7 @@ class WorkerLoop:
         try:
             recipe = self._compiled(grant.recipe)
         except GalleryError as error:
-            self._report(grant.lease, [_not_ours(granted, error) for granted in items], [], finished=True)
+            self._report(grant.lease, [_waiting(_not_ours(granted, error)) for granted in items], [], finished=True)
             return
         factors = self._learned(grant)
         self._context.leases.granted()
@@ -244,7 +245,7 @@ class WorkerLoop:
         self._context.hash_content = grant.cache
         out = None if grant.out is None else from_token(grant.out)
         perform_one, start, held = self._perform, self._start, self._context.held
-        done: list[ItemReport] = []
+        done: list[msgspec.Raw] = []
         now = flushed = _monotonic()
         looked = 0.0
         at = 0
@@ -256,7 +257,7 @@ class WorkerLoop:
                 break
             if now - self._spoken_at >= start.heartbeat_seconds:
                 self._beat(items[at].id)
-            done.append(perform_one(grant, recipe, factors, out, items[at], now))
+            done.append(_waiting(perform_one(grant, recipe, factors, out, items[at], now)))
             held.waits()
             at += 1
             now = _monotonic()
@@ -334,18 +335,18 @@ class WorkerLoop:
 
     # ---- what is said
 
-    def _report(self, lease: int, done: list[ItemReport], handed_back: list[int], *, finished: bool) -> None:
+    def _report(self, lease: int, done: list[msgspec.Raw], handed_back: list[int], *, finished: bool) -> None:
         """Reports; in halves when the values of so many items do not fit into one message."""
         message = Report(
             slot=self._start.slot,
             incarnation=self._start.incarnation,
             lease=lease,
-            items=done,
+            items=cast(list[ItemReport], done),
             handed_back=handed_back,
             finished=finished,
             memory=self._memory.read(),
         )
-        if len(done) > 1 and sum(_size(item) for item in done) > MAX_FRAME_BYTES // 2:
+        if len(done) > 1 and sum(len(bytes(item)) for item in done) > MAX_FRAME_BYTES // 2:
             half = len(done) // 2
             self._report(lease, done[:half], [], finished=False)
             self._report(lease, done[half:], handed_back, finished=finished)
@@ -406,10 +407,10 @@ class WorkerLoop:
         )
 
 
-def _size(item: ItemReport) -> int:
-    """Returns about how many bytes a report's item takes on the wire, without encoding it twice."""
-    raw = len(bytes(item.outputs)) + len(bytes(item.values)) + len(bytes(item.warnings))
-    return 200 + raw + 2 * sum(map(len, item.written)) + (len(item.error.message) * 2 if item.error else 0)
+def _waiting(item: ItemReport) -> msgspec.Raw:
+    """Returns an item's report as it waits to be sent: encoded, so that each takes as many of Python's blocks as the
+    next one, whatever is in it. Else what waits would be mistaken for what was left behind."""
+    return msgspec.Raw(codec.encode_part(item))
 
 
 def _with_warnings(report: ItemReport, warnings: list[str]) -> ItemReport:

@@ -12,7 +12,7 @@ A leak that is sure has a use: a worker that would reach its recycle limit withi
 at the boundary between two leases, where nothing has to be handed back.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from statistics import median
 from typing import Literal
@@ -87,7 +87,7 @@ def _boundary(
         if known is not None:
             parts = tuple(after - first for first, after in pairwise(before))
             left = held[0] - before[0]
-            blocks = item.held_blocks - watch.held_blocks if item.held_blocks and watch.held_blocks else 0
+            blocks = item.held_blocks - watch.held_blocks if item.held_blocks and watch.held_blocks else None
             known.grown.append(Grown(now, watch.since, left, held[0], parts, blocks, watch.step_blocks))
             known.samples += 1
             state.leaks.items += watch.since
@@ -157,21 +157,21 @@ def _leak_in(recipe: str, watch: RecipeWatch, at: float) -> Leak | None:
 
 
 def _growth(window: Sequence[Grown]) -> Steady:
-    return _line(window, (grown.bytes for grown in window))
+    counts = accumulate(grown.items for grown in window)
+    return steady(list(zip(counts, accumulate(grown.bytes for grown in window), strict=True)))
 
 
 def _where(window: Sequence[Grown], number: int) -> Where:
-    """Who holds what the part of that number leaves: Python's objects where blocks are left, and it makes some."""
+    """Who holds what the part of that number leaves: Python's objects where blocks are left, and it makes some.
+
+    The median item tells: a lease that begins or ends takes or gives back blocks by the score, which is no item's
+    doing, and leases become shorter towards the end of a batch. Where no item's blocks are known the part alone tells.
+    """
     made = [grown.step_blocks[number] for grown in window if number < len(grown.step_blocks)]
     if made and median(made) < HEAP_BLOCKS_PER_ITEM:
         return "native"
-    left = _line(window, (grown.blocks for grown in window))
-    return "heap" if left.slope >= HEAP_BLOCKS_PER_ITEM else "native"
-
-
-def _line(window: Sequence[Grown], left: Iterable[int]) -> Steady:
-    counts = accumulate(grown.items for grown in window)
-    return steady(list(zip(counts, accumulate(left), strict=True)))
+    left = [grown.blocks / grown.items for grown in window if grown.blocks is not None] or made
+    return "heap" if left and median(left) >= HEAP_BLOCKS_PER_ITEM else "native"
 
 
 def _matters(window: Sequence[Grown], growth: Steady) -> bool:

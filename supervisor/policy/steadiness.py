@@ -93,14 +93,15 @@ class TrendWatch:
 
 
 class Grown(msgspec.Struct, frozen=True):
-    """What `items` items left behind in a worker, and what the steps of the first of them did."""
+    """What `items` items left behind in a worker, and what the steps of the first of them did. `blocks` is None where
+    it is not known how many of them are reports that wait."""
 
     at: float
     items: int
     bytes: int
     held: int
     steps: tuple[int, ...]
-    blocks: int = 0
+    blocks: int | None = None
     step_blocks: tuple[int, ...] = ()
 
 

@@ -124,8 +124,9 @@ def test_a_leak_of_a_tenth_of_a_megabyte_is_found_within_60_items_and_blamed_on_
         (lambda number: 4, (4, 0), "native"),
         (lambda number: 300 if number in (8, 20, 35) else 0, (2, 0), "native"),
         (lambda number: 5 - 30 * (number % 6 == 5) + 1, (0, 3), "heap"),
+        (lambda number: 1 - 60 * (number % 12 > 9), (0, 1), "heap"),
     ],
-    ids=["objects", "none", "values", "trembling", "warming", "another step", "loading", "saw-tooth"],
+    ids=["objects", "none", "values", "trembling", "warming", "another step", "loading", "saw-tooth", "shorter leases"],
 )
 def test_what_pythons_objects_keep_is_told_from_what_a_library_keeps(
     blocks: Callable[[int], int], made: tuple[int, int], where: str
