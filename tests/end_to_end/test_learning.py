@@ -39,7 +39,7 @@ def test_recipe_whose_warm_baseline_is_above_the_threshold_neither_loops_nor_sta
     ends = progress.summary.kills + sum(progress.summary.recycles.values())
     assert ends <= 6 and progress.summary.oom_kills == 0, progress.summary
     notes |= {decision.message for decision in client.decisions(after=0, limit=1000) if decision.kind == "widened"}
-    # Whether a worker is widened, waits, or dies once and is known from then on, is a matter of which report comes first;
+    # Whether a worker is widened, waits, or dies once and is known then, is a matter of which report comes first;
     # that it is told at all is the policy's story. What is told says what to raise.
     told = ("its allowance is widened", "waits: a worker warm under recipe heavy holds about")
     silent = [note for note in notes if any(words in note for words in told) and RAISE not in note]
