@@ -48,13 +48,15 @@ def _compare(terms: Terms, name: str, recipe: str, root: str, names: list[str], 
             _forget(place)
         for number in range(terms.runs):
             for which in ("on", "off") if number % 2 else ("off", "on"):
-                out = os.path.join(place, "out") if place is not None else None
+                # A new one each time: workers that are confined to a directory that is gone have to be replaced first.
+                out = os.path.join(place, f"out-{number}-{which}") if place is not None else None
                 rates[which].append(len(names) / houses[which].run(recipe, root, names, out))
-                _forget(place)
+                shutil.rmtree(out or "", ignore_errors=True)
+                os.sync()
     return against(name, rates["on"], PEER, rates["off"], "items/s", ratio_at_least=RATIO)
 
 
 def _forget(place: str | None) -> None:
-    for name in ("warm", "out") if place is not None else ():
-        shutil.rmtree(os.path.join(place or "", name), ignore_errors=True)
+    if place is not None:
+        shutil.rmtree(os.path.join(place, "warm"), ignore_errors=True)
     os.sync()
