@@ -34,9 +34,9 @@ from protocol.messages import (
 from protocol.paths import from_token
 from supervisor.gateway import metrics
 from supervisor.gateway.outputs import send_picture
-from supervisor.gateway.ready import why_not_ready
 from supervisor.gateway.rows import row, token_of
 from supervisor.gateway.state import Shared, answer, fields_of, number_of, shared
+from supervisor.policy.readiness import not_ready
 
 A = TypeVar("A", bound=Answer)
 
@@ -58,7 +58,7 @@ async def ready(request: Request) -> Response:
         memory = await here.clients.ask(MemoryRequest(), MemoryReport)
     except GalleryError as error:
         return answer({"ready": False, "reasons": [str(error)]}, 503)
-    reasons = why_not_ready(status, memory)
+    reasons = not_ready(status, memory)
     told: dict[str, object] = {"ready": not reasons, "reasons": reasons}
     if here.setup.access.knows(request.headers):
         told["memory"] = {
