@@ -9,6 +9,8 @@ come in (`events`), commands go out (`commands`), `Pool` joins the parts:
 * `leases`     who gets which items, how many, and what becomes of them
 * `batch_size` how many items a lease may have: grows when calm, halves on pressure
 * `watch`      memory: limits of a worker, levels of the whole, how often to look
+* `cleanup`    memory given back on purpose: when a tier begins and ends; `cleanup_actions` what it consists of,
+               `cleanup_pool` what the pool itself gives up, `cleanup_verdict` whether it helped
 * `restart`    when a dead worker may be replaced
 * `blame`      which death charges which image with what
 * `status`     status and progress, from the state

@@ -3,6 +3,7 @@
 from protocol import messages as m
 from protocol.errors import Refused, UsageError
 from supervisor.policy import cleanup, parts
+from supervisor.policy.cleanup_actions import ACTIONS
 from supervisor.policy.commands import Command, KeepProtection, Note, Reply
 from supervisor.policy.state import PoolState
 
@@ -62,7 +63,7 @@ def _told(state: PoolState, peer: bytes, request_id: int | str, now: float) -> R
         tiers=[
             m.TierState(
                 tier=tier,
-                actions=[action.name for action in cleanup.ACTIONS if action.tier == tier],
+                actions=[action.name for action in ACTIONS if action.tier == tier],
                 runs=record.runs.get(tier, 0),
                 last_at=state.epoch(record.ran_at[tier]) if tier in record.ran_at else None,
                 cooldown_seconds=settings.cleanup.cooldown_seconds(tier),

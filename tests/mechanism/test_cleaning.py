@@ -5,7 +5,7 @@ from pathlib import Path
 
 from supervisor.mechanism.cleaning import Cleaner
 from supervisor.mechanism.journal import Journal
-from supervisor.policy.cleanup import ACTIONS
+from supervisor.policy.cleanup_actions import ACTIONS
 from supervisor.policy.commands import CleanUp
 from supervisor.policy.events import CleanedUp
 
