@@ -3,14 +3,16 @@
 import io
 import random
 
+import msgspec
 import pytest
 from PIL import Image
 
 from workers import specimens
-from workers.images import progressive
+from workers.images import cost, formats, header, progressive
 
 EXIF = Image.Exif().tobytes()
 KINDS = {"4:4:4": {"subsampling": 0}, "4:2:2": {"subsampling": 1}, "4:2:0": {"subsampling": 2}, "L": {}, "CMYK": {}}
+SAMPLES = {"4:4:4": 3.0, "4:2:2": 2.0, "4:2:0": 1.5, "L": 1.0, "CMYK": 4.0}
 
 
 def jpeg(size: tuple[int, int], kind: str, **options: object) -> bytes:
@@ -58,3 +60,13 @@ def test_damage_is_nothing_to_fall_over() -> None:
             damaged[chance.randrange(len(damaged))] = chance.randrange(256)
         trimmed = progressive.for_an_eighth(bytes(damaged))
         assert trimmed is None or trimmed[:2] == content[:2]
+
+
+@pytest.mark.parametrize(("kind", "samples"), SAMPLES.items())
+def test_it_is_reckoned_with_the_coefficients_that_its_subsampling_leaves(kind: str, samples: float) -> None:
+    content = jpeg((1200, 800), kind, progressive=True)
+    found, _ = header.read_with_pillow(io.BytesIO(content), formats.JPEG, len(content))
+    assert (found.progressive, found.samples) == (True, samples)
+    baseline = msgspec.structs.replace(found, progressive=False)
+    more = cost.decode_bytes(found, (150, 100), "pillow") - cost.decode_bytes(baseline, (150, 100), "pillow")
+    assert more == 1200 * 800 * samples * 2 + len(content), "16 bits a sample, and the file that is read beforehand"

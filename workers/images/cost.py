@@ -100,8 +100,8 @@ def _held_by_decoder(header: Header, engine: Engine, pixels: int) -> int:
     """What the codec itself keeps of the whole image, whoever calls it; `pixels` are those of the result."""
     if header.format is formats.JPEG:
         mapped = header.file_bytes if engine == "vips" or header.progressive else 0
-        # one 16-bit coefficient a sample; subsampling makes it less
-        return mapped + (header.pixels * header.bands * 2 if header.progressive else 0)
+        # one 16-bit coefficient a sample
+        return mapped + (int(header.pixels * header.samples * 2) if header.progressive else 0)
     if header.format is formats.PNG and header.progressive:
         return header.pixels * header.bands * (header.bits // 8 or 1)
     if header.format in (formats.AVIF, formats.HEIF):

@@ -45,6 +45,8 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     frames: int = 1
     progressive: bool = False
     """Progressive JPEG, interlaced PNG: held whole while it is decoded."""
+    samples: float = 3.0
+    """Samples a pixel: 3 in colour, 1 in grey; in a JPEG 1.5 where the colours have a quarter of the pixels (4:2:0)."""
     icc: str = ""
     """"" (none), "srgb" (nothing to convert) or "other"."""
     alpha: bool = False
@@ -137,6 +139,7 @@ def _header(image: Image.Image, kind: formats.Format, file: BinaryIO, file_bytes
         taken=oriented.taken,
         frames=_frames(image, kind, file, file_bytes),
         progressive=bool(told.get("progressive") or told.get("progression") or told.get("interlace")),
+        samples=_samples(image),
         icc=_icc(_bytes(told.get("icc_profile"))),
         alpha=image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in told,
         file_bytes=file_bytes,
@@ -145,6 +148,15 @@ def _header(image: Image.Image, kind: formats.Format, file: BinaryIO, file_bytes
 
 def _bytes(value: object) -> bytes:
     return value if isinstance(value, bytes) else b""
+
+
+def _samples(image: Image.Image) -> float:
+    """Samples a pixel as the sampling factors of a JPEG's components tell (T.81, A.1.1); else the number of bands."""
+    factors = [(wide, high) for _, wide, high, _ in getattr(image, "layer", ())]
+    if not factors:
+        return float(len(image.getbands()))
+    most = max(wide for wide, _ in factors) * max(high for _, high in factors)
+    return sum(wide * high for wide, high in factors) / most if most else float(len(factors))
 
 
 def _bits(image: Image.Image) -> int:
