@@ -66,7 +66,7 @@ def test_damage_is_nothing_to_fall_over() -> None:
 def test_it_is_reckoned_with_the_coefficients_that_its_subsampling_leaves(kind: str, samples: float) -> None:
     content = jpeg((1200, 800), kind, progressive=True)
     found, _ = header.read_with_pillow(io.BytesIO(content), formats.JPEG, len(content))
-    assert (found.progressive, found.samples) == (True, samples)
+    assert (found.progressive, found.plane_bytes) == (True, 2 * samples)
     baseline = msgspec.structs.replace(found, progressive=False)
     more = cost.decode_bytes(found, (150, 100), "pillow") - cost.decode_bytes(baseline, (150, 100), "pillow")
     assert more == 1200 * 800 * samples * 2 + len(content), "16 bits a sample, and the file that is read beforehand"

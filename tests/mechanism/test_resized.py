@@ -1,6 +1,7 @@
 """Small pictures are resized by pipelines that are kept: no picture shows through in the next. AVIF in strips."""
 
 import io
+from typing import Any
 
 import pytest
 from PIL import Image, ImageChops, ImageStat
@@ -50,14 +51,31 @@ def test_an_avif_shrunk_in_strips_is_the_same_bit_for_bit(size: tuple[int, int])
     target = cost.target_of(found, 100)
     made = with_pillow.decode(image, found, target, lenient=False)
     assert image.tile, "the whole picture was never unpacked"  # type: ignore[attr-defined]
+    assert cost.shrinks_in_strips(found, target)
     with Image.open(io.BytesIO(content)) as whole:
         assert made.tobytes() == with_pillow.shrink(whole, target).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "bytes_a_pixel"),
+    [
+        ({}, 1.5),
+        ({"subsample_mode": "off"}, 3.0),
+        ({"bitdepth": 10}, 3.0),
+        ({"bitdepth": 12, "subsample_mode": "off"}, 6.0),
+    ],
+)
+def test_an_avif_is_reckoned_with_the_planes_that_its_header_tells(options: Any, bytes_a_pixel: float) -> None:
+    whole = with_vips.library().Image.new_from_array(specimens.photo(640, 480, seed=5))
+    content = whole.heifsave_buffer(compression="av1", effort=0, **options)
+    found, _ = header.read_with_pillow(io.BytesIO(content), formats.AVIF, len(content))
+    assert found.plane_bytes == bytes_a_pixel
 
 
 def test_a_very_large_picture_is_not_packed_beside_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = specimens.photo(500, 400, seed=6)
     by_vips = with_pillow.shrink(whole, (120, 96))
-    monkeypatch.setattr(with_pillow, "_PACKED_PIXELS", 100_000)
+    monkeypatch.setattr(cost, "PACKED_PIXELS", 100_000)
     by_box = with_pillow.shrink(whole, (120, 96))
     expected = whole.reduce(2).resize((120, 96), Image.Resampling.LANCZOS).tobytes()
     assert by_box.tobytes() == expected != by_vips.tobytes()

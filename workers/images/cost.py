@@ -27,6 +27,21 @@ bytes a pixel) and takes a tenth longer."""
 PLAIN_TIFF_PIXELS: Final = 13_000_000
 """Up to here Pillow reads TIFFs of 8 bits in a tenth to a fifth less time than libvips; it holds them whole. Both
 notice the same damage (measured: 300 files of LZW and deflate with three bytes changed)."""
+LEFT_BY_BOX: Final = 1.9
+"""What a box leaves to Lanczos, much as Pillow's `thumbnail` does (2): 52 dB from the whole picture resized by Lanczos
+as with 2, and boxes of four from 1,950 pixels to 256. 3 is 1 dB nearer and half as fast."""
+BOX_PAYS: Final = 3
+"""From there on Pillow's box and Lanczos are faster than libvips (3.1 and 3.4 ms from 1,600 to 256 pixels, 4.2 and 7.2
+from 2,600) and nearer (52 and 48 dB)."""
+PACKED_PIXELS: Final = 14_000_000
+"""A larger picture is not packed beside itself for libvips where a box of two will do: 20 megapixels took 205 MB."""
+_AV1_REFERENCE: Final = 1.05
+_AVIF_BYTES: Final = 6.6
+_AVIF_UNPACKED_BYTES: Final = 7.5
+_AVIF_RESIZED_BYTES: Final = 10.6
+"""Bytes a pixel in an AVIF beside its planes (1.5 to 6): while they are made and handed out, while that is unpacked;
+in all while it is resized, the planes gone. Measured at 3 to 48 megapixels: 7.9 to 12.6, 8.9 to 13.9, at most 10.3."""
+_AVIF_BASE_BYTES: Final = 8_000_000
 _PILLOW_BYTES: Final = {"1": 1, "L": 1, "P": 1, "LA": 4, "PA": 4, "I;16": 2, "I;16B": 2, "I;16L": 2}
 _BASE_BYTES: Final = 2_000_000
 _SLACK: Final = 1.1
@@ -55,6 +70,23 @@ def draft_scale(header: Header, target: tuple[int, int]) -> int:
         return 1
     room = min(header.width / target[0], header.height / target[1]) / SHRINK_LEFT
     return next(scale for scale in (8, 4, 2, 1) if room >= scale or scale == 1)
+
+
+def box_factor(wide: float, high: float, size: tuple[int, int]) -> int:
+    """Returns how many pixels each way the box before Lanczos takes together; below 2 there is none."""
+    return int(min(wide / size[0], high / size[1]) / LEFT_BY_BOX)
+
+
+def is_packed(factor: int, pixels: int) -> bool:
+    """Tells whether a picture in Pillow's memory is packed beside itself and resized by libvips: time for memory."""
+    return factor < BOX_PAYS and (factor == 1 or pixels <= PACKED_PIXELS)
+
+
+def shrinks_in_strips(header: Header, target: tuple[int, int]) -> bool:
+    """Tells whether an AVIF is shrunk from what its decoder hands out, never unpacked as a whole."""
+    factor = box_factor(header.width, header.height, target)
+    plain = header.format is formats.AVIF and header.mode == "RGB" and header.icc != "other"
+    return plain and factor > 1 and not is_packed(factor, header.pixels)
 
 
 def choose(header: Header, target: tuple[int, int]) -> Engine:
@@ -86,6 +118,11 @@ def decode_bytes(header: Header, target: tuple[int, int], engine: Engine) -> int
         held += 1_000_000 + result if needs_colour(header) else 0
         held += 3_000_000 if header.format is formats.SVG else 0
         return _VIPS_BASE_BYTES + held + _vips_bytes(header, target) + 2 * result
+    if header.format is formats.AVIF and header.mode == "RGB" and header.icc != "other":
+        each = header.plane_bytes * _AV1_REFERENCE + _AVIF_BYTES
+        if not shrinks_in_strips(header, target):
+            each = max(each, header.plane_bytes + _AVIF_UNPACKED_BYTES, _AVIF_RESIZED_BYTES)
+        return _AVIF_BASE_BYTES + int(header.pixels * each) + result
     scale = draft_scale(header, target)
     pixels = header.pixels // scale**2
     unpacked = int(pixels * _PILLOW_BYTES.get(header.mode, 4) * _SLACK)
@@ -100,12 +137,13 @@ def _held_by_decoder(header: Header, engine: Engine, pixels: int) -> int:
     """What the codec itself keeps of the whole image, whoever calls it; `pixels` are those of the result."""
     if header.format is formats.JPEG:
         mapped = header.file_bytes if engine == "vips" or header.progressive else 0
-        # one 16-bit coefficient a sample
-        return mapped + (int(header.pixels * header.samples * 2) if header.progressive else 0)
+        return mapped + (int(header.pixels * header.plane_bytes) if header.progressive else 0)
     if header.format is formats.PNG and header.progressive:
         return header.pixels * header.bands * (header.bits // 8 or 1)
-    if header.format in (formats.AVIF, formats.HEIF):
-        return header.pixels * 6  # YUV planes and the decoder's reference copies
+    if header.format is formats.AVIF:
+        return int(header.pixels * (4.5 + header.plane_bytes))  # the planes and the decoder's reference copies
+    if header.format is formats.HEIF:
+        return header.pixels * 6  # the same
     if header.format is formats.WEBP:
         return header.pixels * 9 if engine == "pillow" else header.file_bytes + min(header.pixels, 4 * pixels) * 4
     if header.format is formats.JPEG2000:

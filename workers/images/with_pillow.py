@@ -8,7 +8,7 @@ from PIL import Image, ImageFile
 
 from workers.errors import CannotDecode
 from workers.images import formats, with_vips
-from workers.images.cost import draft_scale
+from workers.images.cost import box_factor, draft_scale, is_packed, shrinks_in_strips
 from workers.images.header import REFUSALS, Header, reason
 from workers.images.metadata import Metadata
 
@@ -23,14 +23,6 @@ _UPRIGHT = {
 }
 _IIM_RESOURCE, _TIFF_XMP, _TIFF_IPTC = 0x0404, 700, 33723
 _SMALL_PIXELS = 2_000_000
-_LEFT_BY_BOX = 1.9
-"""What a box leaves to Lanczos, much as Pillow's `thumbnail` does (2): 52 dB from the whole picture resized by Lanczos
-as with 2, and boxes of four from 1,950 pixels to 256. 3 is 1 dB nearer and half as fast."""
-_BOX_PAYS = 3
-"""From there on Pillow's box and Lanczos are faster than libvips (3.1 and 3.4 ms from 1,600 to 256 pixels, 4.2 and 7.2
-from 2,600) and nearer (52 and 48 dB)."""
-_PACKED_PIXELS = 14_000_000
-"""A larger picture is not packed beside itself for libvips where a box of two will do: 20 megapixels took 205 MB."""
 _READ_BYTES = 1 << 20
 """How much of a JPEG the decoder is given at once: at Pillow's own 64 KB it takes 1 to 3 % longer."""
 _STRIP_ROWS = 32
@@ -54,6 +46,8 @@ def decode(image: Image.Image, header: Header, target: tuple[int, int], *, lenie
         if (shrunk := _in_strips(image, header, target)) is not None:
             return shrunk
         image.load()
+        if header.format is formats.AVIF and header.frames == 1:
+            image._decoder = None  # type: ignore[attr-defined]  # its planes: two bytes a pixel while it is shrunk
     except REFUSALS as error:
         raise CannotDecode(reason(error)) from error
     finally:
@@ -77,9 +71,9 @@ def shrink(image: Image.Image, size: tuple[int, int], extent: tuple[float, float
     if image.size == size:
         return image
     wide, high = extent or image.size
-    factor = int(min(wide / size[0], high / size[1]) / _LEFT_BY_BOX)
+    factor = box_factor(wide, high, size)
     vips = image.mode in ("L", "RGB") and image.width * image.height > _VIPS_PIXELS and (wide, high) == image.size
-    if vips and factor < _BOX_PAYS and (factor == 1 or image.width * image.height <= _PACKED_PIXELS):
+    if vips and is_packed(factor, image.width * image.height):
         return with_vips.resized(image, size)  # it would centre an extent of half pixels, and be off by a quarter
     if factor > 1:
         image = image.reduce(factor)
@@ -99,11 +93,9 @@ def _in_strips(image: Image.Image, header: Header, target: tuple[int, int]) -> I
     """
     decoder = getattr(image, "_decoder", None)
     wide, high = image.size
-    factor = int(min(wide / target[0], high / target[1]) / _LEFT_BY_BOX)
-    if header.format is not formats.AVIF or image.mode != "RGB" or header.icc == "other" or factor < _BOX_PAYS:
+    if decoder is None or not shrinks_in_strips(header, target):
         return None
-    if decoder is None:
-        return None
+    factor = box_factor(wide, high, target)
     pixels = memoryview(decoder.get_frame(0)[0])
     if len(pixels) != wide * high * 3:
         return None

@@ -64,7 +64,7 @@ def read_header(where: int | bytes, kind: formats.Format, file_bytes: int) -> He
             height=image.height,
             mode=str(image.interpretation),
             bands=image.bands,
-            samples=float(image.bands),
+            plane_bytes=2.0 * image.bands,
             bits={"uchar": 8, "ushort": 16, "short": 16}.get(image.format, 32),
             frames=image.get("n-pages") if image.get_typeof("n-pages") else 1,
             icc="other" if image.get_typeof("icc-profile-data") else "",
