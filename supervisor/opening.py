@@ -46,6 +46,7 @@ from supervisor.mechanism.trace_file import TraceFile
 from supervisor.mechanism.turns import TurnTimes
 from supervisor.policy.cache.keys import CacheStep, step_of
 from supervisor.policy.cache.settings import CacheSettings
+from supervisor.policy.crowding import outlook
 from supervisor.policy.events import Recovered, Remembered
 from supervisor.policy.part import PartPlan
 from supervisor.policy.pool import Pool
@@ -430,14 +431,17 @@ def _summary(config: Config, budget: Budget, recovered: Recovered, stops: Stops)
         budget_bytes=budget.bytes,
         budget_source=budget.source if budget.limit_path is None else f"{budget.source}: {budget.limit_path}",
         pid=os.getpid(),
-        notes=[*_notes(budget, recovered), *note_of(stops, config.workers)],
+        notes=[*_notes(config, budget, recovered), *note_of(stops, config.workers)],
         sandbox="off" if config.sandbox == "off" else kernel.offer().level,
     )
 
 
-def _notes(budget: Budget, recovered: Recovered) -> Iterator[str]:
+def _notes(config: Config, budget: Budget, recovered: Recovered) -> Iterator[str]:
     if budget.note:
         yield budget.note
+    crowded = outlook(budget.bytes, config.workers, config.watch)
+    if crowded is not None:
+        yield crowded
     if recovered.records:
         yield f"{len(recovered.records)} unfinished batches go on"
     if recovered.in_progress:

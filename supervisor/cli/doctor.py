@@ -21,6 +21,7 @@ from protocol.errors import GalleryError
 from supervisor.cli.doctor_place import examine_place
 from supervisor.cli.options import Verb, flags_of
 from supervisor.cli.output import print_json, table
+from supervisor.cli.settings import crowded
 from supervisor.config import Reading, read, socket_directory
 from supervisor.policy.sizes import human
 from supervisor.settings import SETTINGS
@@ -115,12 +116,14 @@ def _shadows() -> Iterator[Finding]:
 def _settings(flags: dict[str, str]) -> Iterator[Finding]:
     try:
         reading = read(flags, frozenset(setting.name for setting in SETTINGS))
-        reading.config(usable_cores=1)
+        warning = crowded(reading)
     except GalleryError as error:
         for line in str(error).splitlines():
             yield Finding("fail", "settings", line)
         return
     yield Finding("ok", "settings", reading.file or "no supervisor.toml, defaults and variables only")
+    if warning is not None:
+        yield Finding("warn", "workers", warning)
     yield from _state(reading)
 
 
@@ -198,4 +201,4 @@ def _sqlite() -> Finding:
     return Finding("ok", "sqlite", name)
 
 
-VERBS = {"doctor": Verb(_configure, _run, frozenset({"state", "socket", "sandbox"}))}
+VERBS = {"doctor": Verb(_configure, _run, frozenset({"state", "socket", "sandbox", "memory", "workers"}))}

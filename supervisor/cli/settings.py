@@ -67,17 +67,31 @@ _WHEN = {"now": "", "new workers": "  (workers started from now on)", "restart":
 
 
 def _check(arguments: argparse.Namespace, reading: Reading) -> int:
+    warning = None
     try:
-        reading.config(usable_cores=1)
+        warning = crowded(reading)
     except GalleryError:
         pass  # its sentence is the list of faults, which is told below
     file = reading.file or f"{default_file()} (not there)"
     if arguments.json:
-        print_json({"file": reading.file, "faults": reading.faults})
+        print_json({"file": reading.file, "faults": reading.faults, "warnings": [warning] if warning else []})
     for fault in reading.faults:
         say(fault)
-    say(f"settings file: {file}; {len(reading.faults) or 'no'} faults")
+    if warning is not None:
+        say(f"warning: {warning}")
+    count = len(reading.faults)
+    say(f"settings file: {file}; {count or 'no'} fault{'' if count == 1 else 's'}")
     return 2 if reading.faults else 0
+
+
+def crowded(reading: Reading) -> str | None:
+    """Returns the warning that the budget found here would not hold so many workers, None where it does. Raises
+    ConfigFaults."""
+    from supervisor.mechanism.memory import find_budget, usable_cores
+    from supervisor.policy.crowding import outlook
+
+    config = reading.config(usable_cores())
+    return outlook(find_budget(config.memory_bytes, 0).bytes, config.workers, config.watch)
 
 
 def _show(arguments: argparse.Namespace, reading: Reading) -> int:

@@ -232,8 +232,9 @@ class Crew:
         """Looks at all workers and at the whole, to which the parts belong (told whether the machine swaps)."""
         look = self._finder.machine.look()
         swapping = look.swap_used_bytes > 0
-        samples = [self._sample_one(slot, hand, swapping, now) for slot, hand in self._hands.items()]
         looks = [*self._parts(swapping), *parts(swapping)]
+        self._presume(looks)
+        samples = [self._sample_one(slot, hand, swapping, now) for slot, hand in self._hands.items()]
         own = _own_bytes(looks)
         total = own + sum(max(0, (sample.rss_bytes or 0) - sample.shared_bytes) for sample in samples)
         budget = self._finder.find(total)
@@ -285,6 +286,18 @@ class Crew:
             items_done=done if known else 0,
             swap_bytes=seen.swap_bytes if seen is not None else 0,
         )
+
+    def _presume(self, looks: Sequence[PartSample]) -> None:
+        """A worker that no thorough look has seen shares what its siblings do; the first ones, what the template has to
+        share: it was forked from it a moment ago."""
+        memories = [hand.memory for hand in self._hands.values() if hand.memory is not None]
+        fresh = [memory for memory in memories if memory.measured_shared_bytes is None]
+        if not fresh:
+            return
+        known = [memory.measured_shared_bytes for memory in memories if memory.measured_shared_bytes is not None]
+        presumed = min(known or (part.rss_bytes for part in looks if part.role == "template"), default=0)
+        for memory in fresh:
+            memory.presume_shared(presumed)
 
     def _parts(self, swapping: bool) -> list[PartSample]:
         """Looks at the supervisor and its template."""

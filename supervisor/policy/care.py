@@ -8,7 +8,7 @@ whole, the level and at most one victim; at last, when to look again. The judgin
 from typing import Literal, assert_never
 
 from protocol.messages import Shrink, Trim
-from supervisor.policy import collecting, historian, parts, trend
+from supervisor.policy import collecting, crowding, historian, parts, trend
 from supervisor.policy.commands import Command, Note, TellWorker, TrimCache
 from supervisor.policy.events import Sampled, WorkerSample
 from supervisor.policy.interval import interval_seconds
@@ -68,6 +68,7 @@ def on_sampled(state: PoolState, event: Sampled, now: float) -> list[Command]:
             commands += _care_for(state, slot, worker, sample, now)
     state.baselines_known.see(state.baselines())
     commands += parts.take_in(state, event.parts, now)
+    commands += crowding.look(state, now)
     commands += _care_for_whole(state, now)
     commands += state.own_watch.look(event.parts, state.settings.watch, bool(state.settings.cache_steps), now)
     commands += parts.on_level(state, now)
@@ -84,7 +85,7 @@ def _take_in_whole(state: PoolState, event: Sampled, now: float) -> None:
     state.budget_bytes, state.budget_source = _budget(state, event)
     state.used_source = "own processes" if event.cgroup_used_bytes is None else "control group"
     state.part_samples = event.parts
-    if all(slot.worker is not None and slot.worker.baseline_bytes for slot in state.slots):
+    if all(slot.worker is not None and slot.worker.baseline_bytes for slot in state.slots if not slot.crowded):
         own = max(0, state.own_bytes - state.beside_bytes())
         state.least_own_bytes = own if state.least_own_bytes is None else min(state.least_own_bytes, own)
     state.available_bytes = event.available_bytes

@@ -150,7 +150,7 @@ def _take(state: PoolState, slot: Slot, batch: Batch, single: Item | None, most:
     if single is None:
         if state.stalled():
             most = 1
-        limit = most or slot.batch_size.taper(state.queue.pending, len(state.slots))
+        limit = most or slot.batch_size.taper(state.queue.pending, state.places)
         return batch.take(within(state, worker, batch, limit))
     if not holds(state, worker, batch, single):
         return []

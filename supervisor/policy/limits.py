@@ -41,6 +41,8 @@ _KEEP_FREE_OF_ROOM = 4
 """At most a quarter of the room is kept free, so that a small budget leaves something to work with."""
 MAX_REMEMBERED = 1024
 _DEATHS_FOR_A_GUESS = 2
+_ROOMY_WORKER_BYTES = 64_000_000
+"""Of the budget for each worker, our own processes' 75 MB included: with so much nothing has to be measured first."""
 _WIDEST = 100.0
 """Beyond, soft and recycle have long reached the hard limit."""
 
@@ -153,6 +155,11 @@ def workers_that_fit(
         room = room_bytes(budget_bytes, own_bytes, [baseline_bytes] * middle, middle, settings)
         low, high = (middle, high) if room // middle >= needed else (low, middle - 1)
     return low
+
+
+def is_tight(budget_bytes: int, workers: int) -> bool:
+    """Tells whether a budget may not hold so many workers: then one is started, and the others by what it takes."""
+    return workers > 1 and budget_bytes < workers * _ROOMY_WORKER_BYTES
 
 
 class Widenings(msgspec.Struct):

@@ -69,7 +69,7 @@ def _stop(state: PoolState, now: float) -> list[Command]:
     protection = state.protection
     at_rest = state.rest_bytes()
     whole = f"{human(state.used_bytes)} of {human(state.budget_bytes)} are used after {_times(protection.attempts)}"
-    workers = f"{len(state.slots)} worker{'s' if len(state.slots) > 1 else ''}"
+    workers = f"{state.places} worker{'s' if state.places > 1 else ''}"
     cure = f"{human(at_rest)} are held at rest by {workers}: raise --memory or lower --workers"
     figures: dict[str, object] = {
         "attempts": protection.attempts,
@@ -77,7 +77,7 @@ def _stop(state: PoolState, now: float) -> list[Command]:
         "budget_bytes": state.budget_bytes,
         "at_rest_bytes": at_rest,
     }
-    if len(state.slots) == 1 and _would_be_the_same(state, at_rest):
+    if state.places == 1 and _would_be_the_same(state, at_rest):
         protection.given_up = True
         message = f"emergency protection: {whole}; one worker cannot be fewer, so work goes on slowly; {cure}"
         return [Note(kind="protection", message=message, figures=figures)]

@@ -14,13 +14,14 @@ from supervisor.policy.cleanup_settings import AlertSettings, CleanupSettings
 from supervisor.policy.cleanup_state import Protection
 from supervisor.policy.cleanup_state import make as make_cleanups
 from supervisor.policy.collected import Collecting
+from supervisor.policy.crowded import Crowding
 from supervisor.policy.events import PartSample
 from supervisor.policy.history import DEFAULT_ROWS, History
 from supervisor.policy.interval import Growth
 from supervisor.policy.items import Item
 from supervisor.policy.lease_book import LeaseBook, LeaseSettings
 from supervisor.policy.levels import Level, Levels
-from supervisor.policy.limits import Baselines, Limits, Widenings, room_bytes, worker_limits
+from supervisor.policy.limits import Baselines, Limits, Widenings, is_tight, room_bytes, worker_limits
 from supervisor.policy.own_limits import OwnWatch
 from supervisor.policy.part import Part, PartPlan, make
 from supervisor.policy.prediction.model import Predictor
@@ -143,9 +144,22 @@ class Slot(msgspec.Struct, kw_only=True):
     last_death: LastDeath | None = None
     resting: bool = False
     """Not wanted because there is nothing to do; woken when there is."""
+    crowded: bool = False
+    """Not wanted because the budget does not hold so many workers (`crowding`)."""
     last_batch: str | None = None
     note: str | None = None
     """Why the slot does not serve, if it does not."""
+
+
+def _slots(settings: PoolSettings) -> list[Slot]:
+    """Returns the places of a new pool; under a tight budget all but one wait until it is known what a worker takes."""
+    slots = [
+        Slot(index=index, batch_size=BatchSize(max_size=settings.batch_size_max), restarting=Restarts())
+        for index in range(settings.workers)
+    ]
+    for slot in slots[1:] if is_tight(settings.budget_bytes, settings.workers) else ():
+        slot.crowded, slot.wanted, slot.note = True, False, "waits until it is known what a worker takes"
+    return slots
 
 
 class PoolState:
@@ -156,10 +170,8 @@ class PoolState:
         self.random = random
         self.started_at = now
         self.queue = Queue(settings.window_items, settings.fetch_items)
-        self.slots = [
-            Slot(index=index, batch_size=BatchSize(max_size=settings.batch_size_max), restarting=Restarts())
-            for index in range(settings.workers)
-        ]
+        self.slots = _slots(settings)
+        self.crowding = Crowding()
         self.parts: dict[str, Part] = make(settings.parts)
         self.cleanups, self.alerts = make_cleanups(settings.cleanup.history_count), Alerts()
         self.protection = Protection(enabled=settings.protection, stops=list(settings.protection_stops))
@@ -228,6 +240,11 @@ class PoolState:
 
     # ---- memory ----------------------------------------------------------------------------------
 
+    @property
+    def places(self) -> int:
+        """How many workers share the budget: all but those it does not hold."""
+        return max(1, sum(not slot.crowded for slot in self.slots))
+
     def private_baseline(self, worker: Worker) -> int:
         """Returns what a worker costs at rest beyond what it shares."""
         return max(0, worker.baseline_bytes - worker.shared_bytes)
@@ -251,7 +268,7 @@ class PoolState:
             budget_bytes=self.budget_bytes,
             own_bytes=self.own_bytes + leased,
             baselines_of_all=self.baselines(),
-            workers=len(self.slots),
+            workers=self.places,
             settings=self.settings.watch,
             # A memory lease granted meanwhile makes everybody's share smaller, never what an item was promised.
             reserved_bytes=lease.reserved_bytes if lease is not None and (lease.large or leased) else 0,
@@ -265,7 +282,7 @@ class PoolState:
     def room_bytes(self) -> int:
         """Returns what all leases together may take above the baselines and beside the memory leases."""
         own_bytes = self.own_bytes + self.memory_leases.reserved_bytes()
-        return room_bytes(self.budget_bytes, own_bytes, self.baselines(), len(self.slots), self.settings.watch)
+        return room_bytes(self.budget_bytes, own_bytes, self.baselines(), self.places, self.settings.watch)
 
     def rest_bytes(self) -> int:
         """Returns what the whole holds when nothing is being done."""
@@ -290,12 +307,12 @@ class PoolState:
     def fresh_room_bytes(self) -> int:
         """Returns the room there would be if every worker were a fresh one: what can ever be had. An image is too
         large only if it is larger than this."""
-        slimmest = [self.baselines_known.least_bytes or 0] * len(self.slots)
-        return room_bytes(self.budget_bytes, self.own_bytes, slimmest, len(self.slots), self.settings.watch)
+        slimmest = [self.baselines_known.least_bytes or 0] * self.places
+        return room_bytes(self.budget_bytes, self.own_bytes, slimmest, self.places, self.settings.watch)
 
     def share_bytes(self) -> int:
         """Returns one worker's equal part of the room."""
-        return self.room_bytes() // len(self.slots)
+        return self.room_bytes() // self.places
 
     def free_bytes(self, me: Slot) -> int:
         """Returns the room that is left for a lease in this slot: the room less what the others have

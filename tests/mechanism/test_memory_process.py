@@ -50,6 +50,18 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return "/" if request.param == "/" else str(tmp_path)
 
 
+def test_what_is_shared_is_presumed_until_it_is_measured(child: Child, root: str) -> None:
+    memory = open_process(child.process.pid, root)
+    assert memory is not None and memory.measured_shared_bytes is None
+    memory.presume_shared(1 << 40)
+    presumed = memory.sample()
+    details = memory.details()
+    measured = memory.sample()
+    assert presumed is not None and presumed.shared_bytes == presumed.rss_bytes
+    assert details is not None and measured is not None
+    assert measured.shared_bytes == details.rss_bytes - details.uss_bytes < measured.rss_bytes
+
+
 def test_growth_is_seen_without_the_help_of_the_process(child: Child, root: str) -> None:
     memory = open_process(child.process.pid, root)
     assert memory is not None

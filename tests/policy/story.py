@@ -40,12 +40,14 @@ class Story:
     `heard` are the commands of the last thing that was told to the pool, what the journal then said included.
     """
 
-    def __init__(self, workers: int = 2, journal: Journal | None = None, **settings: Any) -> None:
+    def __init__(
+        self, workers: int = 2, journal: Journal | None = None, budget_bytes: int | None = None, **settings: Any
+    ) -> None:
         self.clock = Clock()
         self.journal = journal if journal is not None else Journal()
         self.holding = False
         self.heard: list[c.Command] = []
-        self.budget_bytes = OWN_BYTES + workers * (BASELINE_BYTES + 90 * MB) + 30 * MB
+        self.budget_bytes = budget_bytes or OWN_BYTES + workers * (BASELINE_BYTES + 90 * MB) + 30 * MB
         self.pool = Pool(
             PoolSettings(
                 workers=workers,

@@ -7,7 +7,9 @@ lag by some 64 pages a core; smaps_rollup is exact but walks the page tables, co
 100 MB and stalls its target meanwhile: it is read rarely, to learn which part is shared.
 
 Shared: pages of the template that the worker never wrote, and libraries. They exist once, whatever the
-number of workers. statm knows only the file-backed ones; once `details` has measured, its figure is used.
+number of workers. statm knows only the file-backed ones; once `details` has measured, its figure is used. Until then
+what a fresh worker shares is presumed (`presume_shared`): taken for its own, four new workers' copies of the template
+were 60 MB that nobody held, and a small budget's emergency.
 """
 
 import os
@@ -45,6 +47,11 @@ class ProcessMemory(Protocol):
 
     pid: int
     source: str
+    measured_shared_bytes: int | None
+    """As the last thorough look found it; None: there was none yet."""
+
+    def presume_shared(self, size_bytes: int) -> None:
+        """Until a thorough look measures it, so much is taken to be shared at least."""
 
     def sample(self, swap_in_use: bool = False) -> MemorySample | None:
         """One cheap look, or None when the process is exiting or gone. Raises nothing."""
@@ -76,7 +83,11 @@ class _ProcMemory:
         self._statm = statm
         self._directory = os.path.join(root, "proc", str(pid))
         self._status: KeptFile | None = None
-        self._measured_shared: int | None = None
+        self.measured_shared_bytes: int | None = None
+        self._presumed_shared_bytes = 0
+
+    def presume_shared(self, size_bytes: int) -> None:
+        self._presumed_shared_bytes = size_bytes
 
     def sample(self, swap_in_use: bool = False) -> MemorySample | None:
         try:
@@ -87,7 +98,9 @@ class _ProcMemory:
         if len(fields) < 3 or fields[1] == b"0":
             return None
         rss = int(fields[1]) * _PAGE_BYTES
-        shared = int(fields[2]) * _PAGE_BYTES if self._measured_shared is None else self._measured_shared
+        shared = self.measured_shared_bytes
+        if shared is None:
+            shared = max(int(fields[2]) * _PAGE_BYTES, self._presumed_shared_bytes)
         swap = self._swap_bytes() if swap_in_use else 0
         return MemorySample(rss + swap, min(shared, rss), swap)
 
@@ -117,7 +130,7 @@ class _ProcMemory:
         details = Details(kilobytes(b"Rss:"), kilobytes(b"Pss:"), uss, kilobytes(b"Swap:"))
         if details.rss_bytes == 0:
             return None
-        self._measured_shared = max(0, details.rss_bytes - uss)
+        self.measured_shared_bytes = max(0, details.rss_bytes - uss)
         return details
 
     def close(self) -> None:
@@ -145,11 +158,16 @@ class _PsutilMemory:
         self.pid = process.pid
         self._process = process
         self._gone = gone
-        self._measured_shared = 0
+        self.measured_shared_bytes: int | None = None
+        self._presumed_shared_bytes = 0
+
+    def presume_shared(self, size_bytes: int) -> None:
+        self._presumed_shared_bytes = size_bytes
 
     def sample(self, swap_in_use: bool = False) -> MemorySample | None:
         rss = self._ask(lambda: int(self._process.memory_info().rss) if self._process.is_running() else 0)
-        return MemorySample(rss, min(self._measured_shared, rss)) if rss else None
+        shared = self._presumed_shared_bytes if self.measured_shared_bytes is None else self.measured_shared_bytes
+        return MemorySample(rss, min(shared, rss)) if rss else None
 
     def details(self) -> Details | None:
         try:
@@ -157,7 +175,7 @@ class _PsutilMemory:
         except self._gone:
             return None
         rss, uss = int(full.rss), int(full.uss)
-        self._measured_shared = max(0, rss - uss)
+        self.measured_shared_bytes = max(0, rss - uss)
         return Details(rss, int(getattr(full, "pss", uss)), uss, int(getattr(full, "swap", 0)))
 
     def _ask(self, question: Callable[[], int]) -> int:
