@@ -106,7 +106,10 @@ def _offer(state: PoolState, slot: Slot, now: float) -> list[Command]:
                 reserved = min(part, max(reserved, int(single.needs_bytes * LARGE_MARGIN)))
             warming = 0 if warm else warming_bytes(state, slot, batch.record.recipe)
             if warming and reserved + warming > part:
-                return _warm_up(state, slot, batch, single, min(part, LEAST_ITEM_BYTES) + warming, now)
+                # An image that came back with a figure would come back again from less than that.
+                known = int(single.needs_bytes * LARGE_MARGIN) if single is not None else 0
+                first = min(part, max(LEAST_ITEM_BYTES, known))
+                return _warm_up(state, slot, batch, single, first + warming, now)
             if free < reserved:
                 return []
             items = _take(state, slot, batch, single)

@@ -1,6 +1,7 @@
 """Stories of recipes whose workers hold much from their first item on (a model): neither a loop nor a stall."""
 
-from tests.policy.story import Story, names
+from protocol import messages as m
+from tests.policy.story import MB, Story, names
 
 
 def play(story: Story, batch: str, held_mb: int, turns: int = 400) -> int:
@@ -88,3 +89,24 @@ def test_a_new_worker_of_a_known_recipe_waits_for_room_to_become_warm() -> None:
     story.submit("c", names(40))
     ends = play(story, "c", held_mb=140)
     assert ends == 0 and set(story.on_disk("c").values()) == {"done"}
+
+
+def test_an_image_deferred_by_a_new_worker_is_granted_what_it_needs_the_next_time() -> None:
+    story = Story(workers=1).start()
+    story.submit("b", names(20))
+    play(story, "b", held_mb=5)
+    story.pass_time(15)
+    story.exit(0, -9)
+    story.pass_time(1)
+    story.ready(0)
+    story.submit("c", names(1))
+    story.look({0: 60})
+    state = story.pool.state
+    assert state.share_bytes() > 40 * MB, "it is no large image"
+    lease = state.lease_of(story.worker(0))
+    assert lease is not None and lease.reserved_bytes < 40 * MB, "what a first item usually takes, and the warming"
+    number = story.lease(0)[0]
+    story.report(0, items=[m.ItemReport(id=number, outcome="deferred", seconds=0.0, needs_bytes=40 * MB)])
+    again = state.lease_of(story.worker(0))
+    assert again is not None and list(again.items) == [number]
+    assert again.reserved_bytes >= 40 * MB, "or it would be deferred again"
