@@ -15,6 +15,8 @@ from supervisor.cli.tell import (
     batch_row,
     describe_counts,
     exit_code_of,
+    images,
+    other_files,
     progress_row,
     say_summary,
     settled_of,
@@ -58,9 +60,18 @@ def _wait_for(client: Client, name: str, deadline: float | None, timeout: float 
             if is_over(progress):
                 break
             if deadline is not None and time.monotonic() > deadline:
-                left = progress.counts.pending + progress.counts.leased
-                raise WaitedTooLong(f"batch {name} is not finished after {timeout:g} s: {left:,} images remain")
+                raise WaitedTooLong(f"batch {name} is not finished after {timeout:g} s: {_what_remains(progress)}")
     return progress
+
+
+def _what_remains(progress: BatchProgress) -> str:
+    left = progress.counts.pending + progress.counts.leased
+    text = f"{images(left)} to do"
+    if progress.paused:
+        text += f"; it waits: {progress.paused}"
+    if progress.open and not left:
+        text += "; it still takes images: who fills it has not closed it ('supervisor cancel' ends it)"
+    return text
 
 
 # ---- batches, show -------------------------------------------------------------------------------
@@ -113,7 +124,7 @@ def _print_batch(arguments: argparse.Namespace, progress: BatchProgress) -> None
         ("state", state + (", still taking images" if progress.open else "")),
         ("recipe", progress.recipe),
         ("out", shown(progress.out) if progress.out else "none"),
-        ("images", f"{progress.items:,}: {describe_counts(progress.counts)}; {progress.ignored:,} other files ignored"),
+        ("images", f"{progress.items:,}: {describe_counts(progress.counts)}; {other_files(progress.ignored)}"),
         ("time", f"{show_duration(summary.seconds)}, {summary.items_per_second:,.1f} images/s"),
         ("memory", f"at most {human(summary.peak_bytes)} of {human(summary.budget_bytes)}"),
         ("workers", _worker_facts(summary)),
@@ -150,7 +161,7 @@ def _retry(arguments: argparse.Namespace) -> int:
         progress = client.retry(arguments.batch, arguments.quarantined)
     if arguments.json:
         print_json(progress_row(progress))
-    say(f"batch {progress.batch}: {progress.counts.pending + progress.counts.leased:,} images wait")
+    say(f"batch {progress.batch}: {images(progress.counts.pending + progress.counts.leased)} to do")
     return 0
 
 

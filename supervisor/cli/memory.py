@@ -48,7 +48,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _profile(arguments: argparse.Namespace) -> int:
     request = MemoryProfile(slot=max(0, arguments.slot), seconds=arguments.seconds, top=max(0, arguments.top))
-    say(f"the Python code of worker {arguments.slot} runs some times slower for {arguments.seconds:g} s")
+    say(f"profiling worker {arguments.slot} for {arguments.seconds:g} s; its Python code runs some times slower")
     with connect(arguments) as client:
         report = client.request(request, arguments.seconds + PROFILE_PATIENCE_SECONDS)
     if not isinstance(report, ProfileReport):

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable, Collection
+from typing import NoReturn
 
 import msgspec
 
@@ -13,6 +14,14 @@ _SECTIONS = {
     "leases": "memory leases",
 }  # fmt: skip
 """Section of the settings: the title of its flags; one that is not named stands under its own name."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Tells a wrong use in one line, with the way out."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the program with exit code 2."""
+        self.exit(2, f"{self.prog}: {message}; '{self.prog} --help' tells more\n")
 
 
 class Verb(msgspec.Struct, frozen=True):
@@ -27,7 +36,7 @@ class Verb(msgspec.Struct, frozen=True):
 
     def parser(self, name: str, text: str) -> argparse.ArgumentParser:
         """Returns the parser of this verb."""
-        parser = argparse.ArgumentParser(
+        parser = _Parser(
             prog=f"supervisor {name}",
             description=text[0].upper() + text[1:] + ".",
             epilog=self.examples and f"examples:\n{self.examples}",
@@ -37,9 +46,12 @@ class Verb(msgspec.Struct, frozen=True):
         self.configure(parser)
         if self.json:
             parser.add_argument("--json", action="store_true", help="report as JSON on standard output")
-        add_settings(parser, self.settings)
         parser.add_argument("--config", metavar="FILE", help="settings file [$XDG_CONFIG_HOME/.../supervisor.toml]")
         parser.add_argument("--debug", action="store_true", help="show a traceback with an error")
+        # A hundred settings in the usage would hide what the verb wants.
+        own = parser.format_usage().removeprefix("usage: ").rstrip()
+        parser.usage = f"{own} [--SETTING VALUE ...]".replace("%", "%%")
+        add_settings(parser, self.settings)
         return parser
 
 

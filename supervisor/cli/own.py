@@ -11,7 +11,7 @@ import sys
 import time
 
 from protocol import kernel
-from protocol.errors import GalleryError, MachineError
+from protocol.errors import GalleryError, MachineError, StateDirectoryUnusable
 from protocol.sockets import is_listening
 from supervisor.cli.find import endpoint_of
 from supervisor.config import Reading
@@ -112,7 +112,7 @@ class OwnSupervisor:
             os.makedirs(directory, mode=0o700, exist_ok=True)
             log = os.open(self.log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise MachineError(
+            raise StateDirectoryUnusable(
                 f"the state directory {directory} cannot be used: {error.strerror}; choose another one with --state"
             ) from error
         try:

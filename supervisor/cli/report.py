@@ -25,7 +25,7 @@ from supervisor.cli.duplicates import DEFAULT_BITS, Asked, Look, pictures_of
 from supervisor.cli.find import Answerer, ask, connect_or_read, iter_results
 from supervisor.cli.options import Verb
 from supervisor.cli.output import path_fields, print_json, say, shown, table, when
-from supervisor.cli.tell import describe_counts, failure_text, progress_row, result_path
+from supervisor.cli.tell import describe_counts, failure_text, other_files, progress_row, result_path
 from supervisor.policy.alike import group_hashes
 from supervisor.policy.duplicates import Group, group_of, most_first
 from supervisor.policy.sizes import human
@@ -205,7 +205,7 @@ def facts(report: Report) -> list[tuple[str, str]]:
         ("state", progress.state + (f" ({progress.paused})" if progress.paused else "")),
         ("recipe", progress.recipe),
         ("out", shown(progress.out) if progress.out else "none"),
-        ("images", f"{progress.items:,}: {describe_counts(progress.counts)}; {progress.ignored:,} other files ignored"),
+        ("images", f"{progress.items:,}: {describe_counts(progress.counts)}; {other_files(progress.ignored)}"),
         ("outputs", f"{report.outputs:,} files, {human(report.outputs_bytes)}"),
         ("time", f"{show_duration(summary.seconds)}, {summary.items_per_second:,.1f} images/s"),
         ("memory", f"at most {human(summary.peak_bytes)} of {human(summary.budget_bytes)}"),

@@ -10,7 +10,7 @@ from protocol.messages import ItemState
 from supervisor.cli.find import connect_or_read, iter_results
 from supervisor.cli.options import Verb
 from supervisor.cli.output import say
-from supervisor.cli.tell import failure_text, result_path
+from supervisor.cli.tell import failure_text, images, result_path
 from supervisor.policy.sizes import human
 from supervisor.values import show_duration
 
@@ -41,7 +41,7 @@ def _run(arguments: argparse.Namespace) -> int:
         number = 0
         for number, raw in enumerate(found, start=1):  # noqa: B007 - the last one is counted
             print(_line(msgspec.json.decode(raw)))
-    say(f"{number:,} images" if number else "no image has been settled so far")
+    say(images(number) if number else "no image has been settled so far")
     return 0
 
 

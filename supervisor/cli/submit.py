@@ -9,7 +9,7 @@ from supervisor.cli.find import connect
 from supervisor.cli.options import Verb, client_settings
 from supervisor.cli.output import print_json, say
 from supervisor.cli.submission import Submitted, add_job_arguments, read_job, submit
-from supervisor.cli.tell import Bar, exit_code_of, say_summary, summary_row
+from supervisor.cli.tell import Bar, exit_code_of, images, other_files, say_summary, summary_row
 from supervisor.values import parse_duration
 
 _EXAMPLES = """  supervisor submit photos --out thumbs --wait
@@ -72,7 +72,7 @@ def _tell(arguments: argparse.Namespace, done: Submitted) -> None:
         print_json({"batch": done.batch, "items": done.items, "ignored": done.ignored})
     else:
         print(done.batch)
-    say(f"batch {done.batch}: {done.items:,} images accepted, {done.ignored:,} other files ignored")
+    say(f"batch {done.batch}: {images(done.items)} accepted, {other_files(done.ignored)}")
 
 
 def _incomplete(batch: str) -> str:

@@ -24,12 +24,13 @@ FAILURES_COUNTED = 10_000
 
 
 class Bar:
-    """A progress bar on a terminal; elsewhere nothing. A context manager."""
+    """A progress bar on a terminal; elsewhere a line where work stands still, with the reason. A context manager."""
 
-    def __init__(self, wanted: bool = True) -> None:
+    def __init__(self) -> None:
         self._bar: Any = None
         self._line = ProgressLine()
-        if wanted and sys.stderr.isatty():
+        self._told: str | None = None
+        if sys.stderr.isatty():
             from tqdm import tqdm
 
             self._bar = tqdm(dynamic_ncols=True, file=sys.stderr, bar_format="{bar:16} {desc}")
@@ -37,6 +38,10 @@ class Bar:
     def show(self, progress: BatchProgress) -> None:
         """Shows how far the batch is."""
         if self._bar is None:
+            # A pause after an error of the machine ends and comes back with the same reason, which is told once.
+            if progress.paused is not None and progress.paused != self._told:
+                self._told = progress.paused
+                say(f"batch {progress.batch} waits: {progress.paused}")
             return
         self._bar.total = max(total_of(progress), 1)
         self._bar.n = settled_of(progress.counts)
@@ -182,6 +187,16 @@ def batch_row(row: BatchRow) -> dict[str, Any]:
     return {**fields, **path_fields(row.out, "out"), **msgspec.to_builtins(row.counts)}
 
 
+def images(count: int) -> str:
+    """Returns `1 image`, `1,234 images`."""
+    return f"{count:,} image{'' if count == 1 else 's'}"
+
+
+def other_files(ignored: int) -> str:
+    """Returns `1 other file ignored`, `0 other files ignored`."""
+    return f"{ignored:,} other file{'' if ignored == 1 else 's'} ignored"
+
+
 def describe_counts(counts: Counts) -> str:
     """Returns the states that occur: `12 done, 1 failed`."""
     parts = [f"{getattr(counts, name):,} {name}" for name in counts.__struct_fields__ if getattr(counts, name)]
@@ -192,7 +207,7 @@ def say_summary(answerer: Answerer, progress: BatchProgress, *, resumed: bool = 
     """Tells on standard error how a batch ended, with its first failures and how to see them all."""
     counts, summary = progress.counts, progress.summary
     again = " (resumed)" if resumed else ""
-    say(f"{progress.items:,} images: {describe_counts(counts)}; {progress.ignored:,} other files ignored{again}")
+    say(f"{images(progress.items)}: {describe_counts(counts)}; {other_files(progress.ignored)}{again}")
     if summary.seconds:
         took = f"{show_duration(summary.seconds)}, {summary.items_per_second:,.1f} images/s"
         # A batch may be over before memory was looked at for the first time.
