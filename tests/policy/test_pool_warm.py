@@ -1,7 +1,8 @@
 """Stories of recipes whose workers hold much from their first item on (a model): neither a loop nor a stall."""
 
 from protocol import messages as m
-from tests.policy.story import MB, Story, names
+from supervisor.policy.watch_settings import MB
+from tests.policy.story import Story, names
 
 
 def play(story: Story, batch: str, held_mb: int, turns: int = 400) -> int:
