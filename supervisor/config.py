@@ -23,6 +23,7 @@ from supervisor.kinds import read_kinds
 from supervisor.parts import PartCommand, read_parts
 from supervisor.policy.cache.settings import PolicyName
 from supervisor.policy.cleanup_settings import AlertSettings, CleanupSettings
+from supervisor.policy.hours import Hours
 from supervisor.policy.lease_book import LeaseSettings
 from supervisor.policy.retention import Retention, Rule, from_settings
 from supervisor.policy.sizes import human
@@ -50,6 +51,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     drain_seconds: float = 30.0
     nice: int = 10
     idle_io: bool = True
+    between: Hours | None = None
+    """None: work is begun at any time of the day."""
     batch_size_max: int = 512
     queue_max_items: int = 5_000_000
     batches_max: int = 10_000

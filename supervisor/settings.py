@@ -80,6 +80,8 @@ PLAIN = (
             help="niceness of the workers [10]"),
     Setting(name="idle-io", field="idle_io", kind="switch", default=True,
             help="yes or no: workers use the disk only when nobody else does [yes]"),
+    Setting(name="between", field="between", kind="hours", default=None,
+            help="HH:MM-HH:MM by this machine's clock, e.g. 22:00-06:00: work is begun only then [always]"),
     Setting(name="batch-size-max", field="batch_size_max", kind="count", default=512, at_least=1, at_most=4096,
             help="most images a worker is given at once [512]"),
     Setting(name="queue-max-items", field="queue_max_items", kind="count", default=5_000_000, at_least=1,

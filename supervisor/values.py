@@ -9,14 +9,16 @@ import os
 import re
 from typing import Any, Literal
 
+from supervisor.policy.hours import Hours
 from supervisor.policy.sizes import human
 
-Kind = Literal["size", "duration", "count", "number", "switch", "path", "text", "address", "secret"]
+Kind = Literal["size", "duration", "count", "number", "switch", "path", "text", "address", "hours", "secret"]
 
 SECRET_CHARACTERS = 16
 """A shorter secret can be guessed over a fast network."""
 
 _NUMBER = re.compile(r"([+-]?\d+(?:_\d+)*(?:\.\d+)?)\s*([A-Za-z]*)", re.ASCII)
+_HOURS = re.compile(r"(\d{1,2}):(\d\d)\s*-\s*(\d{1,2}):(\d\d)", re.ASCII)
 _SIZES = {"": 1, "b": 1}
 for _power, _letter in enumerate("kmgt", start=1):
     _SIZES[_letter] = _SIZES[f"{_letter}ib"] = 1024**_power
@@ -49,6 +51,8 @@ def parse(kind: Kind, value: object, base_directory: str | None = None) -> Any:
             return value
         case "address":
             return parse_address(value)
+        case "hours":
+            return parse_hours(value)
         case "secret":
             if not isinstance(value, str) or len(value) < SECRET_CHARACTERS or not value.isascii() or " " in value:
                 raise ValueError(f"a secret has {SECRET_CHARACTERS} characters or more, ASCII, no spaces")
@@ -66,6 +70,22 @@ def parse_address(value: object) -> tuple[str, int]:
     if wrong:
         raise ValueError(f"{value!r} is not an address like 127.0.0.1:8080, [::1]:8080 or :8080 (every interface)")
     return bare or "0.0.0.0", int(port)
+
+
+def parse_hours(value: object) -> Hours | None:
+    """Returns the hours of `22:00-06:00`; `none` is None. Raises ValueError."""
+    if value == "none":
+        return None
+    found = _HOURS.fullmatch(value.strip()) if isinstance(value, str) else None
+    hours, minutes = (
+        ([], []) if found is None else (list(map(int, found.group(1, 3))), list(map(int, found.group(2, 4))))
+    )
+    if found is None or max(hours) > 23 or max(minutes) > 59:
+        raise ValueError(f"{value!r} is not two times of the day like 22:00-06:00")
+    begin, end = (60 * hour + minute for hour, minute in zip(hours, minutes, strict=True))
+    if begin == end:
+        raise ValueError(f"{value!r} begins when it ends; leave it out to work always, or say 'none'")
+    return Hours(begin, end)
 
 
 def show_address(host: str, port: int) -> str:

@@ -80,6 +80,8 @@ def describe(config: Config, reading: Reading, summary: StartSummary) -> list[st
         f"  sandbox  {summary.sandbox} ({config.sandbox})",
         f"  settings {reading.file or 'no supervisor.toml'}",
     ]
+    if config.between is not None:
+        lines.append(f"  hours    {config.between}: work is begun only then")
     if config.http is not None:
         lines.append(f"  http     {_http(config)}")
     return lines + [f"  note     {note}" for note in summary.notes]

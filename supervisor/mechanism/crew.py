@@ -7,6 +7,7 @@ mailbox, so that every descriptor is registered by the loop's own thread.
 
 import contextlib
 import os
+import time
 from collections.abc import Callable, Container, Sequence
 from functools import partial
 from typing import Literal
@@ -247,6 +248,7 @@ class Crew:
             swap_in_bytes_per_second=self._swap_in(now) if swapping else 0.0,
             stall_share=self._stall.share(now),
             parts=looks,
+            second_of_day=_second_of_day(),
             budget_source=budget.source if budget.limit_path is None else f"{budget.source}: {budget.limit_path}",
         )
 
@@ -353,6 +355,11 @@ def _part(role: str, memory: ProcessMemory, swapping: bool) -> list[PartSample]:
             swap_bytes=seen.swap_bytes,
         )
     ]
+
+
+def _second_of_day() -> float:
+    local = time.localtime()
+    return local.tm_hour * 3600.0 + local.tm_min * 60 + local.tm_sec
 
 
 def _own_bytes(parts: Sequence[PartSample]) -> int:

@@ -22,7 +22,7 @@ from supervisor.settings import BY_NAME, SETTINGS, Setting, setting_of
 NOW = frozenset(
     ["memory", "item-timeout", "drain", "batch-size-max", "queue-max-items", "batches-max", "decisions-kept",
      "min-workers", "idle-shrink", "retention-minutes", "retention-count", "cache-size", "cache-memory",
-     "exit-when-idle"]
+     "exit-when-idle", "between"]
 )  # fmt: skip
 """Settings that the supervisor itself acts on; those of the tables [watch] and [reaper] are among them."""
 NEW_WORKERS = frozenset({"nice", "idle-io"})
@@ -31,7 +31,7 @@ NEW_WORKERS = frozenset({"nice", "idle-io"})
 
 def takes_effect(setting: Setting) -> TakesEffect:
     """Returns when a changed setting counts."""
-    if setting.name in NOW or setting.section in ("watch", "leases", "reaper"):
+    if setting.name in NOW or setting.section in ("watch", "leases", "reaper", "cleanup", "alerts"):
         return "now"
     return "new workers" if setting.name in NEW_WORKERS or setting.section == "limits" else "restart"
 

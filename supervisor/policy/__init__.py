@@ -4,9 +4,10 @@ Nothing here opens a file, reads a clock, draws from a global random source or w
 come in (`events`), commands go out (`commands`), `Pool` joins the parts:
 
 * `worker`     the life of one worker: state x event table
-* `slots`      the places in the pool: what is in each, and what it has been through
+* `state`      the whole state of the pool: its slots, what is in each, and what it has been through
 * `queue`      batches and the window of their items held in memory
-* `leases`     who gets which items, how many, and what becomes of them
+* `intake`     what clients ask; `hours` when work is begun
+* `lending`    who gets which items, how many; `reports` what becomes of them
 * `batch_size` how many items a lease may have: grows when calm, halves on pressure
 * `watch`      memory: limits of a worker, levels of the whole, how often to look
 * `cleanup`    memory given back on purpose: when a tier begins and ends; `cleanup_actions` what it consists of,

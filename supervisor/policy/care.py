@@ -8,7 +8,7 @@ whole, the level and at most one victim; at last, when to look again. The judgin
 from typing import Literal, assert_never
 
 from protocol.messages import Shrink, Trim
-from supervisor.policy import collecting, crowding, historian, parts, trend
+from supervisor.policy import collecting, crowding, historian, hours, parts, trend
 from supervisor.policy.commands import Command, Note, TellWorker, TrimCache
 from supervisor.policy.events import Sampled, WorkerSample
 from supervisor.policy.interval import interval_seconds
@@ -54,7 +54,8 @@ def on_sampled(state: PoolState, event: Sampled, now: float) -> list[Command]:
     """Takes in one look and returns the remedies it calls for."""
     seen_at = state.sampled_at
     _take_in_whole(state, event, now)
-    commands: list[Command] = []
+    off_before, state.off_hours = state.off_hours, hours.why_off(state.settings.between, event.second_of_day)
+    commands = hours.tell(off_before, state.off_hours)
     looked = {sample.slot: sample for sample in event.workers}
     for slot in state.slots:
         worker = slot.worker

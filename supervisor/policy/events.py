@@ -146,6 +146,8 @@ class Sampled(Event, frozen=True, kw_only=True):
     budget_source: str = ""
     stall_share: float | None = None
     """PSI: the share of the last two seconds in which some task waited for memory; None: not told."""
+    second_of_day: float | None = None
+    """The machine's own time of the day, in seconds since its midnight; None: not told."""
 
 
 # ---- clients -------------------------------------------------------------------------------------

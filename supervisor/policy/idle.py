@@ -18,7 +18,7 @@ def rest_or_wake(state: PoolState, now: float) -> list[Command]:
     """Wakes slots for work that waits, or lets those go that have had none for long."""
     if state.draining:
         return []
-    if state.leases or state.queue.pending:
+    if state.leases or (state.queue.pending and state.off_hours is None):
         state.idle_since = None
         return _wake(state, now)
     if state.idle_since is None:
@@ -42,7 +42,7 @@ def idle_deadline(state: PoolState) -> float | None:
 def _wake(state: PoolState, now: float) -> list[Command]:
     """Wakes as many as there are items that no worker at hand will take. While paused, nobody is woken."""
     resting = [slot for slot in state.slots if slot.resting]
-    if not resting or state.paused is not None:
+    if not resting or state.stands_still:
         return []
     waiting = sum(batch.pending for batch in state.queue.runnable())
     at_hand = sum(1 for slot in state.slots if slot.wanted and (slot.worker is None or slot.worker.state != "BUSY"))

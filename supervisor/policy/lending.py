@@ -12,7 +12,8 @@ An idle worker is offered, batch by batch in serving order:
    above the share. It reserves what it needs, and waits until that is free. Nothing else is granted meanwhile
    once it is due, so that it cannot starve.
 
-Nothing at all is granted while the pool is paused, draining, in emergency, or blind (no fresh sample).
+Nothing at all is granted while the pool is paused, outside its hours, draining, in emergency, or blind (no fresh
+sample).
 """
 
 from protocol.messages import Grant, Granted, ItemError, Root
@@ -46,7 +47,7 @@ def lend(state: PoolState, now: float) -> list[Command]:
     if full is not None:
         full.rewind(state.away_ids(full) | full.settling_ids)
     # What is fetched may be found in the cache and settled without a lease: not while nothing shall go on.
-    if state.paused is None and not state.draining:
+    if not state.stands_still and not state.draining:
         commands += [_fetch(state, batch) for batch in state.queue.wants_fetch()]
     commands += prepare(state, now)
     if not may_admit(state, now):
@@ -63,7 +64,7 @@ def lend(state: PoolState, now: float) -> list[Command]:
 def may_admit(state: PoolState, now: float) -> bool:
     """Tells whether any lease may be granted now."""
     return not (
-        state.paused is not None
+        state.stands_still
         or state.draining
         or state.journal_stalled is not None
         or state.temp_full is not None

@@ -10,6 +10,7 @@ import msgspec
 from protocol.messages import Problem, SettingChange, SettingsReport
 from supervisor.policy.cleanup_settings import AlertSettings, CleanupSettings
 from supervisor.policy.commands import Command, Note, Reply
+from supervisor.policy.hours import Hours
 from supervisor.policy.lease_book import LeaseSettings
 from supervisor.policy.retention import Retention
 from supervisor.policy.state import PoolState
@@ -26,6 +27,7 @@ class LiveSettings(msgspec.Struct, frozen=True, kw_only=True):
     item_timeout_seconds: float
     timeout_tries: int
     drain_seconds: float
+    between: Hours | None
     batch_size_max: int
     queue_max_items: int
     batches_max: int

@@ -17,6 +17,7 @@ from supervisor.policy.collected import Collecting
 from supervisor.policy.crowded import Crowding
 from supervisor.policy.events import PartSample
 from supervisor.policy.history import DEFAULT_ROWS, History
+from supervisor.policy.hours import Hours
 from supervisor.policy.interval import Growth
 from supervisor.policy.items import Item
 from supervisor.policy.lease_book import LeaseBook, LeaseSettings
@@ -54,6 +55,8 @@ class PoolSettings(msgspec.Struct, frozen=True, kw_only=True):
     """From TERM to KILL. A worker that heeds TERM needs milliseconds; the rest is for a loaded machine."""
     kill_seconds: float = 5.0
     """From KILL to saying that the process does not die (it hangs in the kernel)."""
+    between: Hours | None = None
+    """Times of the day between which work is begun; None: always."""
     batch_size_max: int = 512
     queue_max_items: int = 5_000_000
     window_items: int = WINDOW_ITEMS
@@ -216,6 +219,8 @@ class PoolState:
         self.sample_at: float = now
         self.paused: str | None = None
         self.resume_at: float | None = None
+        self.off_hours: str | None = None
+        """Why the time of the day stops admission, if it does."""
         self.journal_stalled: str | None = None
         self.temp_full: str | None = None
         """Why the disk of the temp root stops admission, if it does."""
@@ -343,6 +348,11 @@ class PoolState:
         """Returns the recipe the slot worked on last: the thrash guard learns per slot and recipe."""
         batch = self.queue.batches.get(slot.last_batch or "")
         return batch.record.recipe.name if batch is not None else ""
+
+    @property
+    def stands_still(self) -> bool:
+        """Whether nothing is to be begun: because somebody paused the pool, or because of the time of the day."""
+        return self.paused is not None or self.off_hours is not None
 
     # ---- lookups ---------------------------------------------------------------------------------
 

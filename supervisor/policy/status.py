@@ -37,6 +37,8 @@ def why_not_working(state: PoolState) -> str | None:
     """Returns why the whole pool grants nothing, None when it does."""
     if state.paused is not None:
         return state.paused
+    if state.off_hours is not None:
+        return state.off_hours
     if state.journal_stalled is not None:
         return f"the journal cannot be written: {state.journal_stalled}"
     if state.temp_full is not None:

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import time
 from pathlib import Path
 
 from tests.end_to_end.bed import Bed, wait_for
@@ -113,3 +114,19 @@ def test_the_calls_of_a_memory_manager_are_there(bed: Bed) -> None:
     lease = client.request_memory(1_000_000, purpose="a test")
     assert any(one.purpose == "a test" for one in client.memory().memory_leases.leases)
     client.release_memory(lease.lease)
+
+
+def test_work_is_begun_within_its_hours(bed: Bed) -> None:
+    now = time.localtime()
+    # From two hours on for two hours: however slow the machine, the test is over before they begin.
+    begin, end = (now.tm_hour + 2) % 24, (now.tm_hour + 4) % 24
+    bed.start("--between", f"{begin:02}:00-{end:02}:00")
+    bed.fill(3)
+    submitted = bed.run("submit", bed.photos, "--out", bed.out, "--json")
+    assert submitted.code == 0, submitted.err
+    batch = submitted.last["batch"]
+    late = bed.run("wait", batch, "--timeout", "1s")
+    assert late.code == 5 and f"it goes on at {begin:02}:00" in late.err
+    assert f"it goes on at {begin:02}:00" in bed.run("status").out
+    assert bed.run("config", "set", "between", "none").code == 0
+    assert bed.run("wait", batch, "--timeout", "60s").code == 0

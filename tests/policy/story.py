@@ -46,6 +46,7 @@ class Story:
         self.clock = Clock()
         self.journal = journal if journal is not None else Journal()
         self.holding = False
+        self.second_of_day: float | None = None
         self.heard: list[c.Command] = []
         self.budget_bytes = budget_bytes or OWN_BYTES + workers * (BASELINE_BYTES + 90 * MB) + 30 * MB
         self.pool = Pool(
@@ -155,6 +156,7 @@ class Story:
                 cgroup_used_bytes=None,
                 budget_bytes=self.budget_bytes,
                 available_bytes=available,
+                second_of_day=self.second_of_day,
             )
         )
 
