@@ -47,7 +47,7 @@ def test_flag_before_variable_before_file(tmp_path: Path, home: dict[str, str]) 
 def test_every_setting_can_be_set_in_all_three_ways(tmp_path: Path, home: dict[str, str]) -> None:
     text = {
         "size": "48M", "duration": "3s", "count": "7", "number": "0.5", "switch": "no", "path": "/x", "text": "y",
-        "address": "[::1]:8080", "secret": "0123456789abcdef",
+        "address": "[::1]:8080", "secret": "0123456789abcdef", "hours": "22:00-06:00",
     }  # fmt: skip
     for setting in SETTINGS:
         value = setting.choices[-1] if setting.choices else text[setting.kind]
