@@ -49,6 +49,7 @@ class Models:
         self._memory = memory if memory is not None else OwnMemory()
         self._models: dict[str, _Model] = {}
         self._in_use: set[str] = set()
+        self._used: list[str] = []
         self._told_at = 0.0
         self._subscription: pressure.Subscription | None = None
 
@@ -64,6 +65,8 @@ class Models:
         there never is, and what `load` raises.
         """
         self._in_use.add(name)
+        if name not in self._used:
+            self._used.append(name)
         model = self._models.get(name)
         if model is not None:
             model.used_at = self._clock()
@@ -109,6 +112,11 @@ class Models:
         if self._subscription is not None:
             self._subscription.unsubscribe()
             self._subscription = None
+
+    def used(self) -> list[str]:
+        """Returns the names of what was used since it was last asked: by one step, when asked after each."""
+        used, self._used = self._used, []
+        return used
 
     def item_over(self) -> None:
         """An item ended: what it used was in use until now, however long it took."""

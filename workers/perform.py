@@ -133,6 +133,7 @@ class _Item:
         """What was held at its joints; None: not measured. An array: noting a figure must not take a block."""
         self.blocks = array("q")
         self.held_blocks = 0
+        self.models: list[list[str]] = []
         self.source: Source | None = None
         self.making: Making | None = None
         self.values: dict[str, Any] = {}
@@ -204,6 +205,7 @@ def perform(recipe: CompiledRecipe, job: Job, context: Context) -> ItemReport:
         weighed=_weighed(item.source, held) if not context.leases.asked else None,
         held=item.held.tolist() if item.held is not None and outcome == "done" else [],
         held_blocks=item.held_blocks if outcome == "done" else 0,
+        step_models=item.models if item.held is not None and outcome == "done" and any(item.models) else [],
         step_blocks=[after - before for before, after in pairwise(item.blocks)] if outcome == "done" else [],
     )
 
@@ -235,6 +237,7 @@ def _run(recipe: CompiledRecipe, job: Job, context: Context, item: _Item) -> boo
     source = None
     decoding = 0.0
     context.leases.begin(job.item, job.memory_bytes)
+    context.models.used()  # of an item before that failed half-way
     try:
         if recipe.reads != "name":
             source = item.source = Source(job.path, shown, context.limits, context.heard.say, strict=job.strict)
@@ -272,6 +275,7 @@ def _run(recipe: CompiledRecipe, job: Job, context: Context, item: _Item) -> boo
                 decoding = time.perf_counter()
             values = None  # let go here, or the next step would seem to give it back
             item.joint(context.held)
+            item.models.append(context.models.used())
         if item.making is not None and source is not None:
             item.making.over(source.fileno())
     finally:

@@ -117,6 +117,8 @@ class ItemReport(Part, frozen=True, kw_only=True, omit_defaults=True):
     """Python's memory blocks before the item, without those of reports that wait; 0 where not measured."""
     step_blocks: list[int] = []
     """How many more blocks there were once it was read, and after each step; empty where not measured."""
+    step_models: list[list[str]] = []
+    """The models that each step used, by name; empty where none did, or nothing was measured."""
     weighed: Weighed | None = None
     """None where no peak was predicted or measured."""
 

@@ -30,14 +30,14 @@ def _leaks(arguments: argparse.Namespace) -> int:
 def _found(report: LeaksReport) -> str:
     if not report.leaks:
         return f"no leak found in {report.items_watched:,} items watched"
-    head = ("WHO", "WHERE", "PER ITEM", "PER SECOND", "ITEMS", "CONFIDENCE")
+    head = ("WHAT", "WHO", "WHERE", "PER ITEM", "PER SECOND", "ITEMS", "CONFIDENCE")
     rows = table(head, [_leak(leak) for leak in report.leaks], right="PER ITEM SECOND ITEMS CONFIDENCE")
     return "\n".join([rows, *(leak.message for leak in report.leaks)])
 
 
 def _leak(leak: Leak) -> tuple[str, ...]:
     return (
-        leak.subject, leak.where, human(int(leak.bytes_per_item)), human(int(leak.bytes_per_second)),
+        leak.subject_kind, leak.subject, leak.where, human(int(leak.bytes_per_item)), human(int(leak.bytes_per_second)),
         f"{leak.items:,}", f"{leak.confidence:.2f}",
     )  # fmt: skip
 

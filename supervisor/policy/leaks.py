@@ -21,6 +21,7 @@ import msgspec
 
 from protocol.messages import ItemReport, Leak, Memory
 from supervisor.policy.commands import Command, Note
+from supervisor.policy.leaks_models import guilty_model, models_of
 from supervisor.policy.sizes import human
 from supervisor.policy.state import PoolState, Slot
 from supervisor.policy.steadiness import SURE, Grown, RecipeWatch, Steady, WorkerWatch, steady
@@ -88,7 +89,7 @@ def _boundary(
             parts = tuple(after - first for first, after in pairwise(before))
             left = held[0] - before[0]
             blocks = item.held_blocks - watch.held_blocks if item.held_blocks and watch.held_blocks else None
-            known.grown.append(Grown(now, watch.since, left, held[0], parts, blocks, watch.step_blocks))
+            known.grown.append(Grown(now, watch.since, left, held[0], parts, blocks, watch.step_blocks, watch.models))
             known.samples += 1
             state.leaks.items += watch.since
             if known.samples % _EVERY == 0:
@@ -100,32 +101,31 @@ def _boundary(
         state.leaks.recipes[recipe] = RecipeWatch(operations=operations)
     watch.held, watch.recipe, watch.since = held, recipe, 0
     watch.held_blocks, watch.step_blocks = item.held_blocks, tuple(item.step_blocks)
+    watch.models = models_of(item, len(steps), watch.models)
     return commands
 
 
 def _judge(state: PoolState, recipe: str, watch: RecipeWatch, now: float) -> list[Command]:
-    leak = _leak_in(recipe, watch, state.epoch(now))
+    leaks = _leaks_in(state, recipe, watch, state.epoch(now))
     found = state.leaks.found
-    if leak is None:
-        over = [key for key, known in found.items() if key[1] == recipe]
-        for key in over:
-            del found[key]
-        return []
-    key = (leak.subject, recipe)
-    known = found.get(key)
-    if known is None and len(found) >= MAX_FOUND:
-        return []
-    for other in [other for other in found if other[1] == recipe and other != key]:
-        del found[other]
-    found[key] = leak if known is None else msgspec.structs.replace(leak, found_at=known.found_at)
-    if known is not None:
-        return []
-    figures = msgspec.to_builtins(leak)
-    return [Note(kind="leak", message=leak.message, figures={**figures, "recipe": recipe})]
+    keys = [(leak.subject_kind, leak.subject, recipe) for leak in leaks]
+    for over in [key for key in found if key[2] == recipe and key not in keys]:
+        del found[over]
+    commands: list[Command] = []
+    for key, leak in zip(keys, leaks, strict=True):
+        known = found.get(key)
+        if known is None and len(found) >= MAX_FOUND:
+            continue
+        found[key] = leak if known is None else msgspec.structs.replace(leak, found_at=known.found_at)
+        if known is None:
+            figures = msgspec.to_builtins(leak)
+            commands.append(Note(kind="leak", message=leak.message, figures={**figures, "recipe": recipe}))
+    return commands
 
 
-def _leak_in(recipe: str, watch: RecipeWatch, at: float) -> Leak | None:
-    """The leak in a recipe, over all that is kept or over the last items alone (one that began lately)."""
+def _leaks_in(state: PoolState, recipe: str, watch: RecipeWatch, at: float) -> list[Leak]:
+    """The leak in a recipe, over all that is kept or over the last items alone (one that began lately): its operation,
+    and the model that this uses, where that is to blame."""
     for window in (list(watch.grown), list(watch.grown)[-RECENT:]):
         growth = _growth(window)
         if growth.confidence < SURE or not _matters(window, growth):
@@ -136,13 +136,15 @@ def _leak_in(recipe: str, watch: RecipeWatch, at: float) -> Leak | None:
             continue
         items = sum(grown.items for grown in window)
         seconds = max(1e-3, window[-1].at - window[0].at)
-        where = _where(window, watch.operations.index(name))
-        message = (
-            f"{name} leaks: {human(int(growth.slope))} an item stay behind {_WORDS[where]}, "
+        number = watch.operations.index(name)
+        model = guilty_model(window, number, growth.slope, state.leaks.recipes, recipe)
+        where = _where(window, number)
+        stays = f"{human(int(growth.slope))} an item stay behind {_WORDS[where]}"
+        rest = (
             f"{human(int(growth.grown))} in {items} items of recipe {recipe} (confidence {confidence:.2f}); workers "
             "are replaced before it hurts"
         )
-        return Leak(
+        operation = Leak(
             subject_kind="operation",
             subject=name,
             where=where,
@@ -151,9 +153,13 @@ def _leak_in(recipe: str, watch: RecipeWatch, at: float) -> Leak | None:
             items=items,
             confidence=round(confidence, 3),
             found_at=at,
-            message=message,
+            message=f"{name} leaks{f' while it uses model {model}' if model else ''}: {stays}, {rest}",
         )
-    return None
+        if model is None:
+            return [operation]
+        told = f"model {model} leaks where {name} uses it: {stays}, {rest}"
+        return [operation, msgspec.structs.replace(operation, subject_kind="model", subject=model, message=told)]
+    return []
 
 
 def _growth(window: Sequence[Grown]) -> Steady:
@@ -200,17 +206,20 @@ def recycle_early(state: PoolState, slot: Slot, worker: Worker, recipe: str, now
     """
     if worker.items_done < state.settings.watch.min_items_between_recycles or not worker.baseline_bytes:
         return []
-    rates = [leak.bytes_per_item for key, leak in state.leaks.found.items() if key[1] == recipe and _is_sure(leak)]
-    if not rates:
+    sure = [leak for key, leak in state.leaks.found.items() if key[2] == recipe and _is_sure(leak)]
+    if not sure:
         return []
+    rates = [leak.bytes_per_item for leak in sure]
+    models = [f", model {leak.subject}" for leak in sure if leak.subject_kind == "model"]
     limits = state.limits(slot)
     ahead = int(max(rates) * slot.batch_size.size)
     spent = worker.rss_bytes - limits.baseline_bytes
     if worker.rss_bytes + ahead < limits.recycle_bytes or spent < _PART_SPENT * limits.item_bytes:
         return []
     why = (
-        f"it leaks {human(int(max(rates)))} an item under recipe {recipe}: at {human(worker.rss_bytes)} its next "
-        f"{slot.batch_size.size} items would take it to its recycle limit of {human(limits.recycle_bytes)}"
+        f"it leaks {human(int(max(rates)))} an item under recipe {recipe}{''.join(models)}: at "
+        f"{human(worker.rss_bytes)} its next {slot.batch_size.size} items "
+        f"would take it to its recycle limit of {human(limits.recycle_bytes)}"
     )
     return recycle(state, slot, now, "leak", why, {"ahead_bytes": ahead, "limit_bytes": limits.recycle_bytes})
 
@@ -220,7 +229,7 @@ def _is_sure(leak: Leak) -> bool:
 
 
 def leaks(state: PoolState) -> list[Leak]:
-    """Returns what grows: operations, then workers whose resident memory does."""
+    """Returns what grows: operations and models, then workers whose resident memory does."""
     workers = [_of_worker(state, slot) for slot in state.slots if slot.worker is not None]
     return [*state.leaks.found.values(), *(leak for leak in workers if leak is not None)]
 

@@ -103,6 +103,8 @@ class Grown(msgspec.Struct, frozen=True):
     steps: tuple[int, ...]
     blocks: int | None = None
     step_blocks: tuple[int, ...] = ()
+    models: tuple[tuple[str, ...], ...] = ()
+    """What each part used, as `operations` of its recipe; empty where none used any."""
 
 
 class RecipeWatch(msgspec.Struct, kw_only=True):
@@ -123,6 +125,7 @@ class WorkerWatch(msgspec.Struct, kw_only=True):
     held: list[int] = []
     held_blocks: int = 0
     step_blocks: tuple[int, ...] = ()
+    models: tuple[tuple[str, ...], ...] = ()
     figures: deque[tuple[float, int, int, int]] = msgspec.field(
         default_factory=lambda: deque(maxlen=_SAMPLES_OF_WORKER)
     )
@@ -134,7 +137,8 @@ class LeakWatch:
     def __init__(self) -> None:
         self.recipes: dict[str, RecipeWatch] = {}
         self.workers: dict[int, WorkerWatch] = {}
-        self.found: dict[tuple[str, str], Leak] = {}
+        self.found: dict[tuple[str, str, str], Leak] = {}
+        """By kind of subject, subject and recipe."""
         self.items = 0
 
     @property

@@ -41,9 +41,10 @@ class Leaky:
         rss: Callable[[int], int] = lambda _: 60,
         blocks: Callable[[int], int] = lambda _: 0,
         made: tuple[int, int] = (0, 1),
+        models: Callable[[int], list[list[str]]] = lambda _: [],
     ) -> "Leaky":
         """Lets items be done by the workers in turn; `rss` (MB) and the Python `blocks` left by their number; `made`:
-        how many blocks the two steps make."""
+        how many blocks the two steps make; `models`: what each of them uses."""
         story, done = self.story, 0
         while done < items:
             for slot in range(len(self.held)):
@@ -63,7 +64,13 @@ class Leaky:
                 story.clock.step(0.05)
                 story.look({slot: rss(self.number)})
                 report = m.ItemReport(
-                    id=number, outcome="done", seconds=0.05, held=held, held_blocks=before, step_blocks=[9, *made]
+                    id=number,
+                    outcome="done",
+                    seconds=0.05,
+                    held=held,
+                    held_blocks=before,
+                    step_blocks=[9, *made],
+                    step_models=models(self.number - 1),
                 )
                 last = len(story.lease(slot)) == 1
                 heard = story.report(
