@@ -6,6 +6,10 @@ that memory allows, and the lines are then cut out of the larger picture, so tha
 detector saw them small. Each line is read alone. The library's own way enlarges every picture until its shorter side
 has 736 pixels, which makes a strip thousands of pixels wide.
 
+Which way up the lines stand is asked of pieces of each, and of all lines of a page together. The classifier takes
+192 columns; the library squeezes the whole line into them, and long lines are then told the wrong way round: of a
+page of 32 lines up to 20, by pieces none to two, and those stand against all others of their page.
+
 The thresholds are the library's own.
 """
 
@@ -25,20 +29,27 @@ MOST_LINES = 1_000
 _LINE_HEIGHT = 48
 LEAST_COLUMNS, _MOST_COLUMNS = 320, 4_800
 _MAP_THRESHOLD, _BOX_THRESHOLD, _TEXT_THRESHOLD = 0.3, 0.5, 0.5
-_TURNED_THRESHOLD = 0.9
+_PIECE_COLUMNS = 192
+_PIECES_OF_A_LINE = (0.0, 0.5, 1.0)
+"""Pieces at the beginning, the middle and the end of a line."""
+_CLEAR, _SURE = 0.9, 0.8
+"""How clearly the classifier must speak, and how sure the recogniser must be, for a line to be read one way alone."""
 _GROWN = 1.6
 _SAME_LINE_PIXELS = 10
 _MOST_ENLARGED = 2.0
+_ALL_BUT = 0.8
 _WIDEST = 8
 _LOWEST = 30
 
 
 class Line(NamedTuple):
-    """One line: its text, how sure of it the recogniser is (0 to 1), its corners from the top left clockwise."""
+    """One line: its text, how sure of it the recogniser is (0 to 1), its corners from the top left clockwise, and by
+    how many degrees it is turned clockwise (0, 90, 180, 270)."""
 
     text: str
     confidence: float
     box: list[tuple[float, float]]
+    turned: int = 0
 
 
 class Reader(NamedTuple):
@@ -85,7 +96,7 @@ def columns_within(most_bytes: int) -> int:
 
 
 class Found(NamedTuple):
-    """Where the lines of a picture stand, in order from the top, and how wide the widest is for the recogniser."""
+    """Where the lines of a picture stand, and how wide the widest is for the recogniser."""
 
     pixels: Any
     above: int
@@ -101,21 +112,40 @@ def find(reader: Reader, pixels: Any, side: int) -> Found:
     above = (_padded(width, height)[1] - height) // 2
     if above:
         pixels = cv2.copyMakeBorder(pixels, above, above, 0, 0, cv2.BORDER_CONSTANT, value=(0, 0, 0))
-    boxes = _in_order(_boxes(reader, pixels, side))
+    boxes = _boxes(reader, pixels, side)
+    if _along(boxes, True) > _along(boxes, False):
+        # The page is turned. Upright lines are found too, but with half of their neighbours: the detector learned from
+        # level ones.
+        level = _boxes(reader, pixels, side, quarter=True)
+        boxes = level if _along(level, True) > _ALL_BUT * _along(boxes, True) else boxes
     widest = max((_columns(*_level_size(box)) for box in boxes), default=LEAST_COLUMNS)
     return Found(pixels, above, boxes, min(_MOST_COLUMNS, max(LEAST_COLUMNS, widest)))
 
 
 def read(reader: Reader, found: Found, columns: int) -> list[Line]:
-    """Reads the lines that were found, which takes `reading_bytes(columns)`; a longer line is read narrower."""
+    """Reads the lines that were found, in order from the top of the page as it is to be held; takes
+    `reading_bytes(columns)`; a longer line is read narrower."""
     height = found.pixels.shape[0] - 2 * found.above
+    chances = [_chance_of_turned(reader, _cut_out(found.pixels, box)) for box in found.boxes]
+    upright = [_upright(*_level_size(box)) for box in found.boxes]
+    of_all = {way: _mean([chance for chance, is_so in zip(chances, upright, strict=True) if is_so == way]) for way in (
+        False, True,
+    )}  # fmt: skip
     lines = []
-    for box in found.boxes:
-        text, confidence = _recognise(reader, _cut_out(found.pixels, box), columns)
+    for box, chance, stands in zip(found.boxes, chances, upright, strict=True):
+        text, confidence, on_its_head = _recognise(reader, _cut_out(found.pixels, box), columns, chance, of_all[stands])
         if confidence >= _TEXT_THRESHOLD and text:
             corners = [(float(x), float(min(max(y - found.above, 0), height))) for x, y in box]
-            lines.append(Line(text, confidence, corners))
-    return lines
+            lines.append(Line(text, confidence, corners, 90 * stands + 180 * on_its_head))
+    return in_order(lines)
+
+
+def turned(lines: list[Line]) -> int:
+    """Returns by how many degrees most of the text is turned clockwise: 0, 90, 180 or 270."""
+    weights = dict.fromkeys((0, 90, 180, 270), 0.0)
+    for line in lines:
+        weights[line.turned] += line.confidence * len(line.text)
+    return max(weights, key=lambda degrees: weights[degrees])
 
 
 def _padded(width: int, height: int) -> tuple[int, int]:
@@ -126,14 +156,23 @@ def _padded(width: int, height: int) -> tuple[int, int]:
     return width, height + 2 * (abs(wanted - height) // 2)
 
 
-def _boxes(reader: Reader, pixels: Any, side: int) -> list[Any]:
-    """The corners of what may be lines, in the picture's pixels."""
+def _along(boxes: list[Any], upright: bool) -> int:
+    """How long all lines that stand upright are together, or all others."""
+    sizes = [_level_size(box) for box in boxes]
+    return sum(max(size) for size in sizes if _upright(*size) == upright)
+
+
+def _boxes(reader: Reader, pixels: Any, side: int, *, quarter: bool = False) -> list[Any]:
+    """The corners of what may be lines, in the picture's pixels; `quarter`: the detector sees it turned by 90 degrees,
+    against the clock."""
     import cv2
     import numpy
 
     height, width = pixels.shape[:2]
     wide, high = seen_at(width, height, side)
-    seen = _normal(cv2.resize(pixels, (wide, high)))[None]
+    small = cv2.resize(pixels, (wide, high))
+    seen = _normal(cv2.rotate(small, cv2.ROTATE_90_COUNTERCLOCKWISE) if quarter else small)[None]
+    del small
     chances = reader.detector.run(None, {reader.detector.get_inputs()[0].name: seen})[0][0, 0]
     del seen
     mask = cv2.dilate((chances > _MAP_THRESHOLD).astype("uint8"), numpy.ones((2, 2), "uint8"))
@@ -147,7 +186,10 @@ def _boxes(reader: Reader, pixels: Any, side: int) -> list[Any]:
             continue
         # The map shows the core of a line: grown by the share of its area to its outline that the model learned.
         grown = across * along * _GROWN / (across + along)
-        box = cv2.boxPoints((middle, (across + grown, along + grown), angle)) * [width / wide, height / high]
+        box = cv2.boxPoints((middle, (across + grown, along + grown), angle))
+        if quarter:
+            box = numpy.stack([wide - 1 - box[:, 1], box[:, 0]], 1)
+        box = box * [width / wide, height / high]
         box = _clockwise(numpy.round(box).clip(0, [width - 1, height - 1]).astype("float32"))
         if min(numpy.linalg.norm(box[0] - box[1]), numpy.linalg.norm(box[0] - box[3])) > 3:
             found.append(box)
@@ -174,16 +216,28 @@ def _clockwise(box: Any) -> Any:
     return numpy.array([left[0], right[0], right[1], left[1]], "float32")
 
 
-def _in_order(boxes: list[Any]) -> list[Any]:
-    """From the top; what begins within ten pixels of the same height, from the left."""
-    ordered = sorted(boxes, key=lambda box: (box[0][1], box[0][0]))
+def in_order(lines: list[Line]) -> list[Line]:
+    """From the top of the page as it is to be held; what begins within ten pixels of the same height, from the left."""
+    degrees = turned(lines)
+    places = [(_top_left(line.box, degrees), line) for line in lines]
+    ordered = sorted(places, key=lambda place: (place[0][1], place[0][0]))
     for last in range(1, len(ordered)):
         for at in range(last, 0, -1):
-            above, below = ordered[at - 1], ordered[at]
-            if abs(below[0][1] - above[0][1]) >= _SAME_LINE_PIXELS or below[0][0] >= above[0][0]:
+            above, below = ordered[at - 1][0], ordered[at][0]
+            if abs(below[1] - above[1]) >= _SAME_LINE_PIXELS or below[0] >= above[0]:
                 break
-            ordered[at - 1], ordered[at] = below, above
-    return ordered
+            ordered[at - 1], ordered[at] = ordered[at], ordered[at - 1]
+    return [line for _, line in ordered]
+
+
+def _top_left(box: list[tuple[float, float]], degrees: int) -> tuple[float, float]:
+    """The top left corner of a box once the page is turned back by so many degrees."""
+    import numpy
+
+    across, down = numpy.array(box, "float32").T
+    back = {0: (across, down), 90: (down, -across), 180: (-across, -down), 270: (-down, across)}[degrees]
+    left, top = _clockwise(numpy.stack(back, 1))[0]
+    return float(left), float(top)
 
 
 def _level_size(box: Any) -> tuple[int, int]:
@@ -217,16 +271,40 @@ def _cut_out(pixels: Any, box: Any) -> Any:
     return numpy.ascontiguousarray(numpy.rot90(line)) if _upright(width, height) else line
 
 
-def _recognise(reader: Reader, line: Any, most_columns: int) -> tuple[str, float]:
-    """Reads one line. One that the classifier takes to stand on its head is read both ways, and the surer one counts:
-    it sees lines squeezed to 192 columns, and is often wrong about long ones."""
+def _chance_of_turned(reader: Reader, line: Any) -> float:
+    """How likely a line stands on its head: the mean of what the classifier says of its pieces, or of a short line."""
+    import numpy
+
+    high, wide = line.shape[:2]
+    piece = math.ceil(high * _PIECE_COLUMNS / _LINE_HEIGHT)
+    starts = [round((wide - piece) * share) for share in _PIECES_OF_A_LINE] if wide > piece else [0]
+    rows = numpy.concatenate([_row(line[:, at : at + piece], _PIECE_COLUMNS) for at in starts])
+    return float(reader.classifier.run(None, {reader.classifier.get_inputs()[0].name: rows})[0][:, 1].mean())
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
+
+
+def _recognise(
+    reader: Reader, line: Any, most_columns: int, chance: float, chance_of_all: float
+) -> tuple[str, float, bool]:
+    """Reads one line the way that all lines of the page stand; the other way too where its own pieces say otherwise, or
+    what is read is not sure. The surer reading counts; the last value tells whether it is the one turned by 180."""
     import cv2
 
-    turned = reader.classifier.run(None, {reader.classifier.get_inputs()[0].name: _row(line, 192)})[0][0]
-    found = _read_line(reader, line, most_columns)
-    if turned[1] <= _TURNED_THRESHOLD:
-        return found
-    return max(found, _read_line(reader, cv2.rotate(line, cv2.ROTATE_180), most_columns), key=lambda each: each[1])
+    def read_line(on_its_head: bool) -> tuple[float, bool, str]:
+        given = cv2.rotate(line, cv2.ROTATE_180) if on_its_head else line
+        text, confidence = _read_line(reader, given, most_columns)
+        return confidence, on_its_head, text
+
+    likely = chance_of_all > 0.5
+    found = read_line(likely)
+    agrees = chance >= _CLEAR if likely else chance <= 1 - _CLEAR
+    if not agrees or found[0] < _SURE:
+        found = max(found, read_line(not likely), key=lambda each: each[0])
+    confidence, on_its_head, text = found
+    return text, confidence, on_its_head
 
 
 def _read_line(reader: Reader, line: Any, most_columns: int) -> tuple[str, float]:

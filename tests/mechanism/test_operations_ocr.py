@@ -119,7 +119,7 @@ def test_a_long_line_is_read_as_wide_as_memory_allows(tmp_path: Path) -> None:
 @needs_ocr
 def test_what_takes_part_in_the_result_is_part_of_the_version(tmp_path: Path) -> None:
     recipe = recipe_of(step("ocr"))
-    assert recipe.version.startswith("ocr:1-") and len(recipe.version) == len("ocr:1-") + 12
+    assert recipe.version.startswith("ocr:2-") and len(recipe.version) == len("ocr:2-") + 12
     for side in (100, 5000):
         with pytest.raises(RecipeError, match="320 to 2048 are possible"):
             recipe_of(step("ocr", side=side))
@@ -151,6 +151,46 @@ def test_long_lines_that_the_classifier_takes_for_turned_are_read_all_the_same(t
         draw.text((80, 50 + 50 * number), line, "black", font)
     assert letters(told(read(bench, specimens.encoded(picture, "PNG")))["text"]) == letters("".join(lines))
     bench.context.models.close()
+
+
+@needs_ocr
+@pytest.mark.parametrize("degrees", [90, 180, 270])
+def test_a_turned_page_is_read_in_the_order_of_the_page_as_it_is_to_be_held(tmp_path: Path, degrees: int) -> None:
+    """Long lines: squeezed as the library squeezes them, half of them are told to be the right way up."""
+    picture = Image.new("RGB", (1240, 400), "white")
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(size=24)
+    lines = [f"page 1 line {line}: the quick brown fox jumps over {7 * line} dogs" for line in range(6)]
+    for number, line in enumerate(lines):
+        draw.text((80, 50 + 50 * number), line, "black", font)
+    bench = bench_of(tmp_path)
+    content = specimens.encoded(picture.rotate(-degrees, expand=True), "PNG")
+    found = told(read(bench, content))
+    assert letters(found["text"]) == letters("".join(lines)) and found["turned"] == degrees
+    left, top = (min(corner[axis] for corner in found["lines"][0]["box"]) for axis in (0, 1))
+    near = {90: (400 - 74, 80), 180: (None, 400 - 74), 270: (50, None)}[degrees]
+    for place, wanted in zip((left, top), near, strict=True):
+        assert wanted is None or abs(place - wanted) < 25, "in pixels of the image as it is"
+    assert told(read(bench, specimens.encoded(picture, "PNG")))["turned"] == 0
+    bench.context.models.close()
+
+
+def test_lines_are_ordered_as_most_of_the_text_stands() -> None:
+    def line(text_: str, left: int, top: int, turned: int) -> text.Line:
+        wide, high = (20, 100) if turned % 180 else (100, 20)
+        corners = [(left, top), (left + wide, top), (left + wide, top + high), (left, top + high)]
+        return text.Line(text_, 0.9, [(float(x), float(y)) for x, y in corners], turned)
+
+    def order(turned: int, *places: tuple[int, int]) -> str:
+        lines = [line(name, *place, turned) for name, place in zip("abcd", places, strict=False)]
+        label = line("x", 500, 500, (turned + 90) % 360)
+        assert text.turned([*lines, label]) == turned
+        return "".join(each.text for each in text.in_order([label, *lines]) if each.text != "x")
+
+    assert order(0, (200, 4), (0, 0), (0, 50)) == "bac"
+    assert order(180, (0, 50), (200, 50), (0, 0)) == "bac"
+    assert order(90, (60, 0), (60, 200), (0, 0)) == "abc"
+    assert order(270, (0, 0), (0, 200), (60, 0)) == "bac"
+    assert text.turned([]) == 0
 
 
 def test_a_line_is_as_wide_as_memory_allows() -> None:

@@ -2,7 +2,9 @@
 
 How closely the image is looked at is decided by the memory that is to be had: the operation asks for what the longest
 side of `side` pixels takes and makes do with less, down to SMALLEST pixels. The result says at which size it was read.
-The picture comes from our own decoders; the library's own are never given a file.
+The picture comes from our own decoders; the library's own are never given a file. A page that lies on its side or
+stands on its head is read all the same, its lines in the order of the page as it is to be held; `turned` tells by how
+many degrees it is turned clockwise.
 
 The models come with the package rapidocr (or its older sister rapidocr-onnxruntime), in its directory; nothing is
 fetched, and nothing of the package but its models is loaded.
@@ -108,12 +110,14 @@ def _run(work: Work, parameters: Ocr) -> dict[str, Any]:
     found, side = _find(work, reader, pixels, size, parameters)
     lines = _read(work, reader, found)
     scale = max(header.upright) / max(size)
+    degrees = text.turned(lines)
     values: dict[str, Any] = {
         "text": "\n".join(line.text for line in lines),
         "side": max(text.seen_at(*size, side)),
         "asked_side": parameters.side,
         "width": header.upright[0],
         "height": header.upright[1],
+        "turned": degrees,
     }
     if parameters.boxes:
         values["lines"] = [
@@ -198,7 +202,7 @@ def _beside(header: Header, parameters: Ocr) -> int:
 OPERATIONS = (
     Operation(
         name="ocr",
-        version=1,
+        version=2,
         reads="pixels",
         run=_run,
         parameters=Ocr,
