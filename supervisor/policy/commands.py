@@ -176,12 +176,19 @@ class Reply(Command, frozen=True, kw_only=True):
     answer: AnyAnswer
 
 
+class LiveBatch(msgspec.Struct, frozen=True):
+    """What the pool knows of an unfinished batch before the journal does."""
+
+    counts: Counts
+    state: BatchState
+
+
 class Query(Command, frozen=True, kw_only=True):
-    """Let the journal answer a request that only reads; `live` are the counts of unfinished batches."""
+    """Let the journal answer a request that only reads; `live` are the unfinished batches by name."""
 
     peer: bytes
     request: AnyRequest
-    live: dict[str, Counts] = {}
+    live: dict[str, LiveBatch] = {}
 
 
 class Note(Command, frozen=True, kw_only=True):

@@ -125,7 +125,7 @@ def _answer(state: PoolState, peer: bytes, request: m.AnyRequest, now: float) ->
         case m.ListBatches() | m.Results() | m.ImageHashes() | m.Why() | m.Events() | m.QuarantineList():
             if isinstance(request, m.Why | m.QuarantineList) and request.path is not None:
                 check_token(request.path)
-            live = {name: batch.live_counts() for name, batch in state.queue.batches.items()}
+            live = {name: status.live(batch) for name, batch in state.queue.batches.items()}
             return [Query(peer=peer, request=request, live=live)]
     assert_never(request)
 

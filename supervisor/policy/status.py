@@ -1,6 +1,7 @@
 """Status and progress, told from the state."""
 
 from protocol import messages as m
+from supervisor.policy.commands import LiveBatch
 from supervisor.policy.queue import Batch
 from supervisor.policy.state import PoolState, Slot
 
@@ -80,12 +81,19 @@ def _worker(state: PoolState, slot: Slot) -> m.WorkerStatus:
 
 
 def batch_state(batch: Batch) -> m.BatchState:
-    """Returns the state of an unfinished batch as clients see it."""
+    """Returns the state of an unfinished batch as clients see it; one that is over is so once that is committed."""
+    if batch.closing:
+        return "running"
     if batch.cancelled:
         return "cancelled"
     if batch.paused is not None:
         return "paused"
     return "running" if batch.began_at is not None or batch.settled else "accepted"
+
+
+def live(batch: Batch) -> LiveBatch:
+    """Returns what the journal is told of an unfinished batch, to list it as it is now."""
+    return LiveBatch(batch.live_counts(), batch_state(batch))
 
 
 def progress(state: PoolState, batch: Batch, request_id: int | str, now: float) -> m.BatchProgress:
@@ -94,7 +102,7 @@ def progress(state: PoolState, batch: Batch, request_id: int | str, now: float) 
     return m.BatchProgress(
         id=request_id,
         batch=batch.name,
-        state=batch_state(batch) if not batch.closing else "running",
+        state=batch_state(batch),
         open=batch.open,
         recipe=record.recipe.name,
         out=record.out,

@@ -123,7 +123,7 @@ class Bed:
         self.insert(names, batch=batch)
         return self.fetch(batch, limit=len(names) + 1)
 
-    def ask(self, request: AnyRequest, live: dict[str, Counts] | None = None) -> AnyAnswer:
+    def ask(self, request: AnyRequest, live: dict[str, c.LiveBatch] | None = None) -> AnyAnswer:
         self.journal.submit(c.Query(peer=PEER, request=request, live=live or {}))
         answered = self.expect(Answered)
         assert answered.peer == PEER

@@ -121,20 +121,23 @@ def test_large_values_make_short_pages_and_none_is_too_large_for_a_frame(bed: Be
     assert len(lines[5]["values"]["text"]) == 1_000_000
 
 
-def test_batches_newest_first_with_live_counts(bed: Bed) -> None:
+def test_batches_newest_first_as_the_pool_knows_them(bed: Bed) -> None:
     bed.filled(["a", "b"], "b1")
     bed.filled(["a"], "b2")
-    live = m.Counts(pending=1, leased=1)
-    answer = bed.ask(m.ListBatches(id="x"), {"b1": live})
+    counts = m.Counts(pending=1, leased=1)
+    answer = bed.ask(m.ListBatches(id="x"), {"b1": c.LiveBatch(counts, "running")})
     assert isinstance(answer, m.Batches)
     assert answer.id == "x"
-    assert [(row.batch, row.counts, row.recipe) for row in answer.batches] == [
-        ("b2", m.Counts(pending=1), "thumbs"),
-        ("b1", live, "thumbs"),
+    assert [(row.batch, row.state, row.counts, row.recipe) for row in answer.batches] == [
+        ("b2", "accepted", m.Counts(pending=1), "thumbs"),
+        ("b1", "running", counts, "thumbs"),
     ]
     progress = bed.ask(m.Progress(batch="b1"))
     assert isinstance(progress, m.BatchProgress)
     assert (progress.items, progress.counts, progress.open) == (2, m.Counts(pending=2), True)
+    bed.finish("b1")
+    over = bed.ask(m.ListBatches(), {"b1": c.LiveBatch(counts, "running")})
+    assert isinstance(over, m.Batches) and over.batches[1].state == "finished", "what is committed is the last word"
 
 
 def test_an_unknown_batch_and_a_request_that_does_not_read_are_problems(bed: Bed) -> None:

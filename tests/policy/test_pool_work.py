@@ -408,3 +408,14 @@ def test_status_tells_the_whole_pool() -> None:
     (worker,) = answer.workers
     assert (worker.slot, worker.pid, worker.state, worker.current) == (0, 100, "BUSY", "/in/1.jpg")
     assert worker.baseline_bytes < worker.soft_bytes < worker.hard_bytes
+
+
+def test_batches_are_listed_as_they_are_now() -> None:
+    story = Story(workers=1).start()
+    story.submit("b", names(3))
+    story.submit("c", names(3))
+    story.ask(m.PauseWork(batch="c", reason="backup", seconds=60.0))
+    story.ask(m.ListBatches())
+    (query,) = story.of(c.Query)
+    assert {name: batch.state for name, batch in query.live.items()} == {"b": "running", "c": "paused"}
+    assert query.live["c"].counts == m.Counts(pending=3)

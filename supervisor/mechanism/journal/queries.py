@@ -1,4 +1,4 @@
-"""Requests that only read, as functions of the database and the live counts of unfinished batches.
+"""Requests that only read, as functions of the database and of what the pool knows of unfinished batches.
 
 Every answer fits one frame: pages are cut by their bytes as well as by their rows.
 """
@@ -20,6 +20,7 @@ from supervisor.mechanism.journal.records import (
     read_roots,
     single,
 )
+from supervisor.policy.commands import LiveBatch
 
 PAGE_BYTES = 3 * 1024 * 1024
 """Leaves a quarter of MAX_FRAME_BYTES to the envelope and to escapes."""
@@ -32,7 +33,7 @@ ROW_BYTES = 70
 """A row's numbers and its entries in the indexes, names and details apart; measured over 100,000 rows."""
 BATCH_BYTES = 700
 
-Live = dict[str, m.Counts]
+Live = dict[str, LiveBatch]
 
 
 class _Detail(msgspec.Struct):

@@ -7,11 +7,14 @@ import msgspec
 import orjson
 
 from protocol.messages import Counts, Recipe, Summary
+from supervisor.policy.commands import LiveBatch
 from supervisor.policy.items import BatchRecord
 
 STATE_NAMES = ("pending", "done", "cached", "failed", "quarantined", "cancelled")
 """An item's state is kept as its number here. Leased is no state of a row: a lease dies with the supervisor."""
 STATE_NUMBERS = {name: number for number, name in enumerate(STATE_NAMES)}
+OVER = ("finished", "cancelled")
+"""States of a batch whose row is the last word."""
 
 _COLUMNS = (
     "number, batch, recipe, out, overwrite, strict, priority, hold, fingerprint, kind, opened_at, open, state, "
@@ -76,22 +79,23 @@ def read_batches(
     connection: sqlite3.Connection,
     where: str,
     parameters: tuple[Any, ...],
-    live: dict[str, Counts] | None = None,
+    live: dict[str, LiveBatch] | None = None,
     with_roots: bool = True,
 ) -> list[tuple[int, BatchRecord]]:
     """Returns (number, record) of the batches that match. Counts come from `live`, from the row where they were
-    frozen when the batch finished, else they are counted."""
+    frozen when the batch finished, else they are counted; the state from `live` until the row says that it is over."""
     rows = connection.execute(f"SELECT {_COLUMNS} FROM batches WHERE {where}", parameters).fetchall()
     return [_record(connection, row, live or {}, with_roots) for row in rows]
 
 
 def _record(
-    connection: sqlite3.Connection, row: tuple[Any, ...], live: dict[str, Counts], with_roots: bool
+    connection: sqlite3.Connection, row: tuple[Any, ...], live: dict[str, LiveBatch], with_roots: bool
 ) -> tuple[int, BatchRecord]:
     (number, batch, recipe, out, overwrite, strict, priority, hold, fingerprint, kind, opened_at, is_open, state,
      paused, finished_at, items, ignored, next_chunk, counts, summary) = row  # fmt: skip
     if batch in live:
-        counted = live[batch]
+        counted = live[batch].counts
+        state = state if state in OVER else live[batch].state
     else:
         counted = _counts.decode(counts) if counts is not None else count(connection, number)
     return number, BatchRecord(
