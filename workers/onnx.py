@@ -3,26 +3,17 @@
 It starts a thread when it is imported, which a template must not have, so workers import it themselves. No arena and
 no memory pattern: both would keep the peak of the largest image for ever. Measured on OCR's detector, at 960 x 960
 pixels: 105 MB at the peak and 5 MB after, 225 MB and 200 MB with what the C library does by default
-(`workers.memory.give_back_at_once`).
+(`workers.models` has blocks given back at once).
 """
 
 import functools
 import os
 from typing import Any
 
-from workers.memory import give_back_at_once
-
-_MAPPED_FROM_BYTES = 128 * 1024
-"""An inference takes and frees blocks of up to 2 MB in no order. Kept in the heap, as suits small photos, its holes are
-held beside the next one: two workers of OCR under 512 MB took 410 MB at the peak instead of 340 and were killed at
-their hard limits, as measured."""
-
 
 @functools.cache
 def runtime() -> Any:
-    """Imports what runs models. Each library would otherwise start a thread for every core. From here on the worker's
-    blocks go back to the system from a smaller size on."""
-    give_back_at_once(_MAPPED_FROM_BYTES)
+    """Imports what runs models. Each library would otherwise start a thread for every core."""
     for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(variable, "1")
     import onnxruntime
