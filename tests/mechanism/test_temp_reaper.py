@@ -14,8 +14,8 @@ import pytest
 
 from protocol.errors import TempRootUnusable
 from protocol.temp_name import TempName, host, labelled, parse, start_ticks, trash_name
+from supervisor.mechanism.deleting.tree import Tally, delete
 from supervisor.mechanism.temp import TempRoot
-from supervisor.mechanism.temp.delete import Tally, delete
 from supervisor.mechanism.temp.directory import Changed, lock_alone, put_into_trash
 from tests.mechanism.temp_bed import OURS, SETTINGS, THEIRS, Bed, fill, hold, name_of
 

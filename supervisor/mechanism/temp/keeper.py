@@ -1,7 +1,8 @@
 """The thread that keeps the temp root: the dead are taken out of sight first, everything else is done in turns.
 
 A turn deletes or counts for at most TURN_SECONDS; between turns the inbox is looked at, so that the directory of a
-worker that dies while 100,000 files are being deleted is gone as fast as any other. A directory whose lock is still
+worker that dies while 100,000 files are being deleted is gone as fast as any other. What is very large goes to a
+process of its own, which is only looked at. A directory whose lock is still
 held (a process the worker left behind, or a cleaner of the system's) is tried again until it is free.
 """
 
@@ -32,8 +33,7 @@ STEPS_AT_LEAST = 32
 """A turn ends when the loop begins one of its own, but not before so many files: where the loop is always busy, they
 still go."""
 REST_SECONDS = 0.002
-"""Between two turns: the loop, which shares the interpreter and the processor, comes first. 100,000 files then take
-some five seconds instead of three."""
+"""Between two turns: the loop, which shares the interpreter and the processor, comes first."""
 LAST_SECONDS = 1.0
 """At a stop, what has been begun is deleted for so long; the next start does the rest."""
 RETRY_SECONDS = 0.02
@@ -67,9 +67,10 @@ class Keeper:
         self._complain = complain
         self._clock = clock
         self._marks = Watermarks(settings)
-        self._reaper = Reaper(root, settings, complain)
+        self._reaper = Reaper(root, settings, complain, may_help=True)
         self._inbox: queue.Queue[Callable[[], None] | None] = queue.Queue(INBOX_MAX)
         self._jobs: deque[Job] = deque()
+        self._rest_seconds = REST_SECONDS
         self._held: dict[str, float] = {}
         """Stems of the dead whose directory is still locked, and when trying ends."""
         self._look_at = self._sweep_at = self._retry_at = clock()
@@ -135,7 +136,7 @@ class Keeper:
                 if task is not None:
                     task()
                 elif self._stopping and (not self._jobs or self._clock() >= self._stop_at):
-                    self._jobs.clear()
+                    self._drop_jobs()
                     return
                 self._periodic()
                 if task is None and self._jobs:
@@ -147,7 +148,8 @@ class Keeper:
         """Returns what has come; waits for it only where there is nothing else to do."""
         try:
             if self._jobs or self._stopping:
-                task = self._inbox.get(timeout=0.0 if self._stopping else REST_SECONDS)
+                waiting = self._rest_seconds > REST_SECONDS
+                task = self._inbox.get(timeout=0.0 if self._stopping and not waiting else self._rest_seconds)
             else:
                 due = min(self._look_at, self._sweep_at, self._retry_at if self._held else self._look_at)
                 task = self._inbox.get(timeout=max(0.0, due - self._clock()))
@@ -160,10 +162,15 @@ class Keeper:
 
     def _turn(self, job: Job) -> None:
         until = self._clock() + TURN_SECONDS
+        self._rest_seconds = REST_SECONDS
         try:
             steps = 0
             while self._clock() < until and (steps < STEPS_AT_LEAST or not self._loop_busy()):
-                next(job)
+                wait = next(job)
+                if wait is not None:
+                    if len(self._jobs) == 1:
+                        self._rest_seconds = wait
+                    break
                 steps += 1
         except StopIteration:
             self._jobs.remove(job)
@@ -172,6 +179,13 @@ class Keeper:
             self._jobs.remove(job)
             raise
         self._jobs.rotate(-1)
+
+    def _drop_jobs(self) -> None:
+        """What is left is the next start's; no process of ours goes on."""
+        for job in self._jobs:
+            job.close()
+        self._jobs.clear()
+        self._reaper.may_help = False
 
     def _periodic(self) -> None:
         now = self._clock()

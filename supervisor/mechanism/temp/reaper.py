@@ -5,22 +5,30 @@ from collections.abc import Callable, Generator
 
 from protocol.messages import TempItem, TempReport
 from protocol.paths import to_token
-from supervisor.mechanism.temp.delete import Tally, delete
+from supervisor.mechanism.deleting.helper import Wait, delete_apart
+from supervisor.mechanism.deleting.tree import Tally, delete
 from supervisor.mechanism.temp.directory import Changed, put_into_trash
 from supervisor.mechanism.temp.root import TempRoot
 from supervisor.mechanism.temp.survey import Candidate, Usage, candidates, measure_tree
 from supervisor.policy.temp import TempSettings
 
-Job = Generator[None, None, None]
+Job = Generator[Wait | None, None, None]
+"""Yields after each step; a number where it can only wait so many seconds."""
+FILES_BY_OURSELVES = 2_000
+"""A directory of more is given to a process of its own: to start one costs what it costs to delete so many."""
 
 
 class Reaper:
-    """Deletes, and remembers how much. One thread."""
+    """Deletes, and remembers how much. One thread. While `may_help`, and one at a time, what is very large is deleted
+    by a process of its own."""
 
-    def __init__(self, root: TempRoot, settings: TempSettings, complain: Callable[[str], None]) -> None:
+    def __init__(
+        self, root: TempRoot, settings: TempSettings, complain: Callable[[str], None], *, may_help: bool = False
+    ) -> None:
         self._root = root
         self.settings = settings
         self._complain = complain
+        self.may_help = may_help
         self._told: set[str] = set()
         self.reaped_bytes = 0
         self.reaped_files = 0
@@ -42,7 +50,7 @@ class Reaper:
 
     def _empty(self, trash: str, lock: int, tally: Tally) -> Job:
         try:
-            yield from delete(self._root.fd, trash, lock, self._root.device, tally)
+            yield from self._delete(trash, lock, tally)
         except OSError as error:
             tally.failed(trash, error.strerror or str(error))
         finally:
@@ -52,12 +60,29 @@ class Reaper:
         if tally.faults:
             self.tell(trash.rpartition("-trash.")[0], "; ".join(tally.faults))
 
+    def _delete(self, trash: str, lock: int, tally: Tally) -> Job:
+        what = (self._root.fd, trash, lock, self._root.device, tally)
+        steps = delete(*what)
+        for count, _ in enumerate(steps, 1):
+            yield None
+            if count < FILES_BY_OURSELVES or not self.may_help:
+                continue
+            steps.close()
+            self.may_help = False
+            try:
+                if (yield from delete_apart(*what)):
+                    return
+            finally:
+                self.may_help = True
+            yield from delete(*what)
+            return
+
     def sweep(self, pressed: bool, dry_run: bool, done: Callable[[TempReport], None]) -> Job:
         """Judges every name and reaps what is stale; `done` is given the report at the end."""
         items: list[TempItem] = []
         for candidate in candidates(self._root, self.settings, pressed):
             if not candidate.fate.reap:
-                yield
+                yield None
                 continue
             if dry_run:
                 items.append((yield from self._would(candidate)))
@@ -74,7 +99,7 @@ class Reaper:
             )
         )
 
-    def _would(self, candidate: Candidate) -> Generator[None, None, TempItem]:
+    def _would(self, candidate: Candidate) -> Generator[Wait | None, None, TempItem]:
         total = Usage(by_source={}, leases=[])
         if candidate.entry.is_directory:
             yield from measure_tree(self._root.fd, candidate.name, total, candidate.name)
@@ -83,7 +108,7 @@ class Reaper:
         candidate.release()
         return _item(self._root, candidate, total.files, total.bytes)
 
-    def _reap(self, candidate: Candidate) -> Generator[None, None, Tally | None]:
+    def _reap(self, candidate: Candidate) -> Generator[Wait | None, None, Tally | None]:
         if candidate.lock is not None:
             lock, candidate.lock = candidate.lock, None
             begun = self.trash(candidate.name, lock)
@@ -103,7 +128,7 @@ class Reaper:
         tally.gone(found)
         self.reaped_bytes += tally.bytes
         self.reaped_files += 1
-        yield
+        yield None
         return tally
 
     def tell(self, name: str, why: str) -> None:

@@ -15,8 +15,9 @@ import msgspec
 from protocol.messages import TempLease
 from protocol.paths import to_token
 from protocol.temp_name import TempName, host, parse, start_ticks
-from supervisor.mechanism.temp.delete import BLOCK_BYTES
-from supervisor.mechanism.temp.directory import Held, lock_alone, open_directory
+from supervisor.mechanism.deleting.directory import open_directory
+from supervisor.mechanism.deleting.tree import BLOCK_BYTES
+from supervisor.mechanism.temp.directory import Held, lock_alone
 from supervisor.mechanism.temp.root import TempRoot
 from supervisor.policy.temp import Entry, Fate, Process, TempSettings, judge
 

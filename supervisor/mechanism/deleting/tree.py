@@ -8,10 +8,10 @@ unlinked, never followed; of a file with several names ours alone goes, and its 
 
 import errno
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 
 from protocol import faults
-from supervisor.mechanism.temp.directory import open_directory
+from supervisor.mechanism.deleting.directory import open_directory
 
 BLOCK_BYTES = 512
 """The unit of st_blocks (stat(2)), whatever the file system's is."""
@@ -39,7 +39,7 @@ class Tally:
             self.faults.append(f"{name}: {why}")
 
 
-def delete(parent: int, name: str, descriptor: int, device: int, tally: Tally) -> Iterator[None]:
+def delete(parent: int, name: str, descriptor: int, device: int, tally: Tally) -> Generator[None, None, None]:
     """Deletes the directory `name` in `parent`, which `descriptor` stands for; yields after every entry."""
     trash = _Trash(descriptor, device, tally)
     while (yield from trash.one_pass()):
