@@ -11,6 +11,7 @@ from supervisor.policy.cleanup_settings import AlertSettings, CleanupSettings
 from supervisor.policy.lease_book import LeaseSettings
 from supervisor.policy.temp import TempSettings
 from supervisor.policy.watch_settings import WatchSettings
+from supervisor.settings_help import HELP
 from supervisor.values import Kind, show
 
 
@@ -151,14 +152,13 @@ def section(section: str, struct: type[msgspec.Struct]) -> tuple[Setting, ...]:
             kind = "duration"
         elif field.type is int and kind == "number":
             kind = "count"
-        words = field.name.replace("_bytes", "").replace("_seconds", "").replace("_", " ")
         found.append(
             Setting(
                 name=f"{section}-{field.name.replace('_', '-')}",
                 field=field.name,
                 kind=kind,
                 default=field.default,
-                help=f"{words} [{'none' if field.default is None else field.default}]",
+                help=f"{HELP[section][field.name]} [{show(kind, field.default)}]",
                 section=section,
             )
         )

@@ -11,9 +11,14 @@ from supervisor.settings import CLIENT_SETTINGS, SETTINGS
 
 _SECTIONS = {
     "": "settings", "limits": "limits of an image", "watch": "memory watch", "reaper": "temp directory",
-    "leases": "memory leases",
+    "leases": "memory leases", "cleanup": "clean-ups",
 }  # fmt: skip
 """Section of the settings: the title of its flags; one that is not named stands under its own name."""
+_METAVARS = {
+    "path": "DIR", "trace": "FILE", "address": "HOST:PORT", "hours": "HH:MM-HH:MM", "switch": "yes|no",
+    "alert-command": "COMMAND", "alert-webhook": "URL", "recipe": "NAME", "kernel-limits": "auto|on|off",
+}  # fmt: skip
+"""What stands for a value in `--help`, by setting, else by kind; else the kind itself."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -79,7 +84,7 @@ def add_settings(parser: argparse.ArgumentParser, names: Collection[str]) -> Non
         text = setting.help.replace("%", "%%")
         group.add_argument(
             setting.flag,
-            metavar=setting.kind.upper() if setting.kind != "path" else "DIR",
+            metavar=_METAVARS.get(setting.name) or _METAVARS.get(setting.kind) or setting.kind.upper(),
             dest=f"setting_{setting.name}",
             help=argparse.SUPPRESS if setting.hidden else text,
         )

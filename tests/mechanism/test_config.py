@@ -11,6 +11,7 @@ from supervisor.config import read, socket_directory
 from supervisor.policy.sizes import human
 from supervisor.recipes import all_recipes
 from supervisor.settings import BY_NAME, SETTINGS
+from supervisor.settings_help import HELP
 from supervisor.values import parse, parse_duration, parse_size, show_address, show_duration
 
 
@@ -24,6 +25,13 @@ def write(tmp_path: Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     return path
+
+
+def test_every_setting_of_a_table_is_explained_and_nothing_else() -> None:
+    fields = {(setting.section, setting.field) for setting in SETTINGS if setting.section}
+    assert fields == {(table, field) for table, phrases in HELP.items() for field in phrases}
+    phrases = [phrase for table in HELP.values() for phrase in table.values()]
+    assert len(set(phrases)) == len(phrases) and min(map(len, phrases)) > 10
 
 
 def test_defaults(home: dict[str, str]) -> None:
