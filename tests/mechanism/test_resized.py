@@ -1,8 +1,10 @@
 """Small pictures are resized by pipelines that are kept: no picture shows through in the next. AVIF in strips."""
 
 import io
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from PIL import Image, ImageChops, ImageStat
 
@@ -30,6 +32,24 @@ def test_a_kept_pipeline_shows_the_picture_it_is_given_each_time(mode: str) -> N
                 made = with_vips.resized(picture, size)
                 assert (made.mode, made.size) == (mode, size)
                 assert apart(made, picture.resize(size, Image.Resampling.LANCZOS)) < 4, (number, size)
+
+
+@pytest.mark.parametrize("size", [(100, 80), (1000, 333), (4001, 700)])
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+def test_a_picture_is_packed_in_strips_bit_for_bit(mode: str, size: tuple[int, int]) -> None:
+    picture = specimens.photo(*size, seed=4).convert(mode)
+    assert with_vips.packed(picture) == picture.tobytes()
+
+
+def test_a_panorama_that_streams_is_not_reckoned_with_all_its_rows(tmp_path: Path) -> None:
+    path = tmp_path / "panorama.png"
+    Image.new("1", (28_000, 10_000)).save(path, compress_level=1)
+    with open(path, "rb") as file:
+        found, _ = header.read_with_pillow(file, formats.PNG, path.stat().st_size)
+    colour = msgspec.structs.replace(found, bands=3, mode="RGB", bits=8)
+    for side in (128, 256, 1024):
+        needed = cost.decode_bytes(colour, cost.target_of(colour, side), "vips")
+        assert 90_000_000 < needed < 280_000_000, "measured in colour: 88, 98 and 141 MB"
 
 
 def test_what_was_resized_is_not_changed_by_the_next() -> None:

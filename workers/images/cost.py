@@ -38,15 +38,20 @@ PACKED_PIXELS: Final = 14_000_000
 _AV1_REFERENCE: Final = 1.05
 _AVIF_BYTES: Final = 6.6
 _AVIF_UNPACKED_BYTES: Final = 7.5
-_AVIF_RESIZED_BYTES: Final = 10.6
-"""Bytes a pixel in an AVIF beside its planes (1.5 to 6): while they are made and handed out, while that is unpacked;
-in all while it is resized, the planes gone. Measured at 3 to 48 megapixels: 7.9 to 12.6, 8.9 to 13.9, at most 10.3."""
-_AVIF_BASE_BYTES: Final = 8_000_000
+"""Bytes a pixel in an AVIF beside its planes (1.5 to 6): while they are made and handed out; while that is unpacked.
+Measured at 3 to 48 megapixels: 7.9 to 12.6, and 9.0 to 13.9."""
+_AVIF_BASE_BYTES: Final = 10_000_000
+_WEBP_BYTES: Final = 6.5
+"""Bytes a pixel that libwebp hands out: its RGBA and what libvips makes of it (at 3 and 48 megapixels: 5.9, 6.4)."""
+_MOST_ROWS: Final = 2_200
+"""How many rows libvips has in flight at most, however strongly it shrinks (measured: 550 to 2,000 on PNG and TIFF of 6
+to 280 megapixels, shrunk by 1.5 to 110)."""
 _PILLOW_BYTES: Final = {"1": 1, "L": 1, "P": 1, "LA": 4, "PA": 4, "I;16": 2, "I;16B": 2, "I;16L": 2}
-_BASE_BYTES: Final = 2_000_000
+_BASE_BYTES: Final = 4_000_000
+"""The file is read by the megabyte, and joined to what is left of the one before."""
 _SLACK: Final = 1.1
 """Pillow's storage comes in blocks of 16 MB, and rows are padded."""
-_VIPS_BASE_BYTES: Final = 2_000_000
+_VIPS_BASE_BYTES: Final = 4_000_000
 WARM_UP_BYTES: Final = 11_000_000
 """What libvips's first image in a process adds: its thread, its tables, its code paged in. They stay, and are part of
 the warm worker's baseline from then on."""
@@ -117,18 +122,19 @@ def decode_bytes(header: Header, target: tuple[int, int], engine: Engine) -> int
     if engine == "vips":
         held += 1_000_000 + result if needs_colour(header) else 0
         held += 3_000_000 if header.format is formats.SVG else 0
+        held += result if header.alpha else 0  # multiplied with its opacity, and divided again
         return _VIPS_BASE_BYTES + held + _vips_bytes(header, target) + 2 * result
     if header.format is formats.AVIF and header.mode == "RGB" and header.icc != "other":
         each = header.plane_bytes * _AV1_REFERENCE + _AVIF_BYTES
         if not shrinks_in_strips(header, target):
-            each = max(each, header.plane_bytes + _AVIF_UNPACKED_BYTES, _AVIF_RESIZED_BYTES)
+            each = max(each, header.plane_bytes + _AVIF_UNPACKED_BYTES)
         return _AVIF_BASE_BYTES + int(header.pixels * each) + result
     scale = draft_scale(header, target)
     pixels = header.pixels // scale**2
     unpacked = int(pixels * _PILLOW_BYTES.get(header.mode, 4) * _SLACK)
     converted = 0 if header.mode in ("L", "RGB", "RGBA") and header.icc != "other" else pixels * 4
-    # The resize by libvips is handed the packed pixels beside Pillow's own.
-    reduced = pixels * min(3, header.bands) if pixels > target[0] * target[1] else 0
+    # The resize by libvips is handed the packed pixels beside Pillow's own, and hands out packed ones.
+    reduced = (pixels + target[0] * target[1]) * min(3, header.bands) if pixels > target[0] * target[1] else 0
     reduced = max(reduced, target[0] * (header.height // scale) * 4)
     return _BASE_BYTES + held + unpacked + converted + reduced + result
 
@@ -145,7 +151,8 @@ def _held_by_decoder(header: Header, engine: Engine, pixels: int) -> int:
     if header.format is formats.HEIF:
         return header.pixels * 6  # the same
     if header.format is formats.WEBP:
-        return header.pixels * 9 if engine == "pillow" else header.file_bytes + min(header.pixels, 4 * pixels) * 4
+        whole = int(min(header.pixels, 4 * pixels) * _WEBP_BYTES)
+        return header.pixels * 9 if engine == "pillow" else header.file_bytes + whole
     if header.format is formats.JPEG2000:
         return header.pixels * header.bands * 4 + header.file_bytes + 2_000_000  # 32 bits a sample
     if header.format is formats.GIF:
@@ -159,10 +166,10 @@ def _held_by_decoder(header: Header, engine: Engine, pixels: int) -> int:
 
 def _vips_bytes(header: Header, target: tuple[int, int]) -> int:
     """Rows in flight: libvips works in strips of 16 output rows, each of `shrink` input rows, some times over."""
-    scale = draft_scale(header, (target[0] * 2, target[1] * 2)) if header.format is formats.JPEG else 1
+    scale = draft_scale(header, target)
     width, height = header.width // scale, header.height // scale
     shrink = max(1.0, height / target[1])
     sample = 2 if header.bits > 8 else 1
     row = width * max(header.bands, (4 if header.alpha else 3) if header.mode == "P" else 1) * sample
-    rows = min(height, int(2 * 128 * shrink) + 256)
+    rows = min(height, int(2 * 128 * shrink) + 512, _MOST_ROWS)
     return int(row * rows)
