@@ -10,6 +10,11 @@ import functools
 import os
 from typing import Any
 
+_COUNTED, _VARYING = 2, 0
+_GRAPH = 7
+_MOST_FIELDS = 10_000
+"""Of the outermost message: a dozen, and one for each function and property of the model."""
+
 
 @functools.cache
 def runtime() -> Any:
@@ -31,6 +36,43 @@ def session(model: bytes | str) -> Any:
     options.enable_cpu_mem_arena = options.enable_mem_pattern = False
     options.log_severity_level = 4
     return runtime().InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def is_model(descriptor: int, size_bytes: int) -> bool:
+    """Tells whether a file is built like an ONNX model (fields of a protobuf one after another up to its very end, a
+    graph among them), without loading it: a cut download and a file of another kind are neither."""
+    at, graph = 0, False
+    for _ in range(_MOST_FIELDS):
+        if at == size_bytes:
+            return graph
+        key, at = _number(descriptor, at)
+        field, kind = key >> 3, key & 7
+        if kind == _COUNTED:
+            length, at = _number(descriptor, at)
+            graph |= field == _GRAPH and length > 0
+            at += length
+        elif kind == _VARYING:
+            _, at = _number(descriptor, at)
+        else:
+            return False
+        if at > size_bytes:
+            return False
+    return False
+
+
+def _number(descriptor: int, at: int) -> tuple[int, int]:
+    """A number of varying length, and where it ends; where there is none, one that no file has."""
+    value = 0
+    for number, byte in enumerate(os.pread(descriptor, 10, at)):
+        value |= (byte & 127) << 7 * number
+        if byte < 128:
+            return value, at + number + 1
+    return 0, 1 << 62
+
+
+def is_for_memory(error: BaseException) -> bool:
+    """Tells whether the runtime had no memory; what it raises has no class of its own."""
+    return isinstance(error, MemoryError) or "alloc" in str(error).lower()
 
 
 def said(error: Exception) -> str:

@@ -1,8 +1,9 @@
 """Documents through OCR in a container of 512 MB with two workers: who is killed, and how closely they are read.
 
 The kernel's own counters say how many processes it killed and how much was used at most. Beside it the same without a
-limit, for what memory costs: the time, and the size that the documents are read at. Last the wrong characters, ours
-and the library's by its own defaults, where the text is known: pages made by code, and files named by what they say.
+limit, for what memory costs: the time, and the size that the documents are read at; and the library by its own
+defaults, one process, on the same documents. Last the wrong characters, ours and the library's, where the text is
+known: pages made by code, upright and turned, and files named by what they say.
 """
 
 import collections
@@ -46,7 +47,12 @@ def run(terms: Terms) -> Iterator[Row]:
                 yield _read(f"OCR, 2 workers, {name}: documents not done + OOM kills", place, root, limit)
             except pytest.skip.Exception as missing:
                 yield Row(name=f"OCR in {name}", ours=None, unit="documents", beside=f"not measured: {missing.msg}")
-        yield _errors(terms, place)
+        try:
+            yield _by_library(place, root)
+        except pytest.skip.Exception as missing:
+            yield Row(name="OCR by the library", ours=None, unit="lines", beside=f"not measured: {missing.msg}")
+        yield _errors(terms, place, turned=False)
+        yield _errors(terms, place, turned=True)
 
 
 def _documents(terms: Terms, place: str, count: int) -> str:
@@ -83,15 +89,35 @@ def page(number: int) -> Image.Image:
     return made
 
 
-def _errors(terms: Terms, place: str) -> Row:
-    """The wrong characters of every hundred, without a limit of memory; white space does not count."""
-    root = os.path.join(place, "known")
+def _by_library(place: str, root: str) -> Row:
+    """The same documents by the library's defaults: lines, time, peak of a group of its own."""
+    paths = [os.path.join(root, name) for name in sorted(os.listdir(root))]
+    with memory_group(16 * 1024**3) as group:
+        began = time.perf_counter()
+        said = subprocess.run(
+            [*group.prefix, sys.executable, "-m", "tests.bench.ocr_library", *paths], cwd=ROOT, stdout=subprocess.PIPE
+        )
+        seconds, most = time.perf_counter() - began, peak(group)
+    read = [text for _, text in map(json.loads, said.stdout.splitlines())]
+    return Row(
+        name="OCR: lines by the library's defaults",
+        ours=float(sum(len(text.splitlines()) for text in read)),
+        unit="lines",
+        beside=f"{len(read)} of {len(paths)} files, peak {most / 1e6:,.0f} MB, {seconds:.0f} s, one process",
+    )
+
+
+def _errors(terms: Terms, place: str, *, turned: bool) -> Row:
+    """The wrong characters of every hundred, without a limit of memory; white space does not count. `turned`: of pages
+    that lie on their sides or stand on their heads."""
+    root = os.path.join(place, "turned" if turned else "known")
     os.mkdir(root)
     truths: dict[str, str] = {}
-    for number in range(terms.count(6, 2)):
+    for number in range(terms.count(6, 3 if turned else 2)):
         truths[f"page-{number}.png"] = "".join(page_text(number))
-        page(number).save(os.path.join(root, f"page-{number}.png"))
-    for name in pictures.found(terms.gallery) if terms.gallery is not None else []:
+        degrees = 90 * (number % 3 + 1) if turned else 0
+        page(number).rotate(degrees, expand=True).save(os.path.join(root, f"page-{number}.png"))
+    for name in pictures.found(terms.gallery) if terms.gallery is not None and not turned else []:
         stem = os.path.splitext(os.path.basename(name))[0]
         if terms.gallery is not None and _NAMED.fullmatch(stem):
             truths[os.path.basename(name)] = stem
@@ -108,7 +134,7 @@ def _errors(terms: Terms, place: str) -> Row:
         for read in (ours, theirs)
     )
     return Row(
-        name="OCR: wrong characters of a hundred, no limit",
+        name="OCR: wrong characters of a hundred" + (", turned pages" if turned else ", no limit"),
         ours=of_ours,
         unit="%",
         peer=of_theirs,
@@ -121,7 +147,7 @@ def _errors(terms: Terms, place: str) -> Row:
 
 def _results(place: str, root: str) -> list[dict[str, Any]]:
     """What the recipe says of every file."""
-    state = os.path.join(place, "state-known")
+    state = os.path.join(place, f"state-{os.path.basename(root)}")
     supervisor = [sys.executable, "-m", "supervisor"]
     command = [*supervisor, "run", root, "--recipe", "ocr", "--workers", str(WORKERS), "--memory", "4G"]
     ended = subprocess.run(

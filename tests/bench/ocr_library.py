@@ -13,7 +13,12 @@ def main(paths: list[str]) -> None:
     logging.disable(logging.WARNING)
     engine = RapidOCR()
     for path in paths:
-        print(json.dumps([path, "\n".join(engine(path).txts or [])]), flush=True)
+        try:
+            text = "\n".join(engine(path).txts or [])
+        except Exception as error:  # it has no common base of its own
+            print(f"{path}: {error}", file=sys.stderr)
+            continue
+        print(json.dumps([path, text]), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The operation `embed`: a tiny model of our own gives each image its vector; what it lacks is said."""
 
 import base64
+import hashlib
 import os
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from tests.galleries import write
 from tests.mechanism.performing import Bench, recipe_of, step, values
-from tests.onnx_models import pooling_model
+from tests.onnx_models import INT64, UINT8, pooling_model
 from workers import specimens
 from workers.errors import RecipeError
 
@@ -18,13 +19,16 @@ missing = [name for name in ("numpy", "onnxruntime") if find_spec(name) is None]
 needs_runtime = pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)} (the extra 'embed')")
 
 
-def embedded(tmp_path: Path, name: str, content: bytes, **parameters: Any) -> dict[str, Any]:
+def embedded(
+    tmp_path: Path, name: str, image: bytes, content: bytes | None = None, size: int = 32, **parameters: Any
+) -> dict[str, Any]:
     """Returns what the operation tells of one image, its vector as numbers."""
     import numpy
 
-    model = write(tmp_path, "model.onnx", pooling_model())
+    content = pooling_model() if content is None else content
+    model = write(tmp_path, f"{hashlib.sha256(content).hexdigest()}.onnx", content)
     bench = Bench(tmp_path)
-    report = bench.run(write(tmp_path, name, content), step("embed", model=os.fsdecode(model), size=32, **parameters))
+    report = bench.run(write(tmp_path, name, image), step("embed", model=os.fsdecode(model), size=size, **parameters))
     assert report.error is None, report.error
     told: dict[str, Any] = values(report)["embed"]
     return told | {"numbers": numpy.frombuffer(base64.b64decode(told["vector"]), "<f2").astype("float32")}
@@ -68,9 +72,63 @@ def test_the_version_tells_the_model_and_a_wrong_one_is_refused(tmp_path: Path) 
     assert report.error is not None and "does not take (1, 3, 64, 64)" in report.error.message
     report = Bench(tmp_path).run(image, step("embed", model=os.fsdecode(small), size=32, output="logits"))
     assert report.error is not None and "no output 'logits'" in report.error.message
-    nonsense = write(tmp_path, "n.onnx", b"no model at all")
-    report = Bench(tmp_path).run(image, step("embed", model=os.fsdecode(nonsense), size=32))
-    assert report.outcome == "machine" and report.error is not None and "cannot be loaded" in report.error.message
+
+
+@needs_runtime
+def test_inputs_of_other_types_and_layouts_and_of_any_size_are_given_what_they_take(tmp_path: Path) -> None:
+    photo = specimens.jpeg(specimens.photo(160, 160, seed=5))
+    plain = embedded(tmp_path, "a.jpg", photo)["numbers"]
+    cases: list[tuple[bytes, dict[str, Any]]] = [
+        (pooling_model(kind=UINT8), {}),
+        (pooling_model(nhwc=True), {"layout": "nhwc"}),
+        (pooling_model(kind=UINT8, nhwc=True, dynamic=True), {"layout": "nhwc"}),
+        (pooling_model(dynamic=True), {}),
+    ]
+    for model, parameters in cases:
+        found = embedded(tmp_path, "a.jpg", photo, content=model, **parameters)["numbers"]
+        assert float(found @ plain) > 0.999
+    assert len(embedded(tmp_path, "a.jpg", photo, content=pooling_model(dynamic=True), size=64)["numbers"]) == 4 * 48
+
+
+@needs_runtime
+@pytest.mark.parametrize(
+    ("content", "parameters", "sentence"),
+    [
+        (
+            pooling_model(inputs=2),
+            {},
+            "has 2 inputs, and one image is all there is to give: image (float) [1, 3, 32, 32], ",
+        ),
+        (
+            pooling_model(nhwc=True),
+            {},
+            "does not take (1, 3, 32, 32) of float32, its input is image (float) [1, 32, 32, 3]",
+        ),
+        (pooling_model(kind=INT64), {}, "takes image (int64) [1, 3, 32, 32], and an image is no such thing"),
+        (pooling_model(kind=UINT8), {"mean": [0.5, 0.5, 0.5]}, "leave out mean and deviation"),
+        (pooling_model(operator="NoSuchThing"), {}, "cannot be loaded: "),
+    ],
+)
+def test_a_model_that_cannot_be_used_is_every_images_verdict_and_says_why(
+    tmp_path: Path, content: bytes, parameters: dict[str, Any], sentence: str
+) -> None:
+    model = os.fsdecode(write(tmp_path, "m.onnx", content))
+    image = write(tmp_path, "a.jpg", specimens.jpeg(specimens.photo(64, 64, seed=1)))
+    for _ in range(2):
+        report = Bench(tmp_path).run(image, step("embed", model=model, size=32, **parameters))
+        assert report.outcome == "failed" and report.error is not None and report.error.kind == "unsupported", report
+        assert sentence in report.error.message and model in report.error.message
+
+
+def test_what_is_no_model_is_refused_before_any_image(tmp_path: Path) -> None:
+    whole = pooling_model()
+    photo = specimens.jpeg(specimens.photo(64, 64, seed=1))
+    for content in (b"", b"no model at all", photo, whole[:-1], whole[: len(whole) // 2], whole + b"x", b"\x08\x08"):
+        path = os.fsdecode(write(tmp_path, "m.onnx", content))
+        with pytest.raises(
+            RecipeError, match=rf"m.onnx is no ONNX model, or not a whole one \({len(content):,} bytes\)"
+        ):
+            recipe_of(step("embed", model=path))
 
 
 def test_parameters_that_cannot_be_are_refused_before_any_image(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple
 from PIL import Image
 
 from workers import onnx
-from workers.errors import MachineTrouble, NoMemory, Verdict
+from workers.errors import MachineTrouble, NoMemory, NoMemoryNow, Verdict
 from workers.images.encode import flatten
 from workers.images.header import Header
 from workers.operations import Operation, Parameters, Work
@@ -37,8 +37,9 @@ _MISSING = "{} not installed: install the extra, pip install 'gallery-supervisor
 
 class Embed(Parameters, frozen=True, kw_only=True):
     """`model` is the path of the ONNX file; `size` the side in pixels of its input. A pixel from 0 to 255 becomes
-    (value / 255 - mean) / deviation, by channel in the order of `channels`. `fit`: the middle is cropped, or the whole
-    is squashed into the square. `output` names the result that is taken, the first where it is empty."""
+    (value / 255 - mean) / deviation, by channel in the order of `channels`; a model of uint8 is given it as it is.
+    `fit`: the middle is cropped, or the whole is squashed into the square. `output` names the result that is taken, the
+    first where it is empty."""
 
     model: str
     size: int = 224
@@ -64,6 +65,8 @@ def _model(path: str) -> _Model:
         size_bytes = os.fstat(descriptor).st_size
         if size_bytes > MAX_MODEL_BYTES:
             raise ValueError(f"model: {path} has {size_bytes:,} bytes; the limit is {MAX_MODEL_BYTES:,}")
+        if not onnx.is_model(descriptor, size_bytes):
+            raise ValueError(f"model: {path} is no ONNX model, or not a whole one ({size_bytes:,} bytes)")
         return _Model(descriptor, size_bytes, _digest(descriptor))
     except OSError as error:
         raise ValueError(f"model: {path} cannot be read: {error.strerror}") from error
@@ -88,8 +91,12 @@ def _check(parameters: Embed) -> None:
         raise ValueError(_MISSING.format(", ".join(missing)))
 
 
+_refused: dict[str, str] = {}
+"""What the runtime said of models that it cannot run, by digest: each image would ask it again."""
+
+
 def _load(path: str) -> Any:
-    """Loads the model into this process. Raises MachineTrouble."""
+    """Loads the model into this process. Raises MachineTrouble, and Verdict where the runtime cannot run it."""
     model = _model(path)
     content = b"".join(os.pread(model.descriptor, _PIECE_BYTES, at) for at in range(0, model.size_bytes, _PIECE_BYTES))
     if hashlib.sha256(content).hexdigest() != model.digest:
@@ -97,27 +104,44 @@ def _load(path: str) -> Any:
     try:
         return onnx.session(content)
     except Exception as error:  # its own exceptions have no common base
-        raise MachineTrouble(f"the model {path} cannot be loaded: {onnx.said(error)}") from error
+        message = f"the model {path} cannot be loaded: {onnx.said(error)}"
+        if onnx.is_for_memory(error):
+            raise NoMemoryNow(message) from error
+        _refused[model.digest] = message
+        raise Verdict("unsupported", message) from error
 
 
 def _run(work: Work, parameters: Embed) -> dict[str, Any]:
     width, height = work.source.header.upright
     model = _model(parameters.model)
+    if model.digest in _refused:
+        raise Verdict("unsupported", _refused[model.digest])
     name = f"{os.path.basename(parameters.model)[:60]} {model.digest[:16]}"
     session = work.models.use(name, lambda: _load(parameters.model), _RUNTIME_BYTES + 2 * model.size_bytes)
     names = [each.name for each in session.get_outputs()]
     if parameters.output and parameters.output not in names:
         raise Verdict("unsupported", f"the model {parameters.model} has no output {parameters.output!r}: {names}")
-    given = prepared(_picture(work, parameters), parameters)
+    inputs = session.get_inputs()
+    if len(inputs) != 1:
+        raise Verdict(
+            "unsupported",
+            f"the model {parameters.model} has {len(inputs)} inputs, and one image is all there is to give: "
+            + ", ".join(_wants(each) for each in inputs),
+        )
+    given = _as_wanted(prepared(_picture(work, parameters), parameters), inputs[0], parameters)
     needs = _inference_bytes(parameters)
     try:
         with work.memory(needs, purpose="inference"):
-            found = session.run([parameters.output or names[0]], {session.get_inputs()[0].name: given})[0]
+            found = session.run([parameters.output or names[0]], {inputs[0].name: given})[0]
     except NoMemory:
         raise
     except Exception as error:  # its own exceptions have no common base
+        if onnx.is_for_memory(error):
+            raise MemoryError(onnx.said(error)) from error
         raise Verdict(
-            "unsupported", f"the model {parameters.model} does not take {given.shape} of float32: {onnx.said(error)}"
+            "unsupported",
+            f"the model {parameters.model} does not take {given.shape} of {given.dtype}, its input is "
+            f"{_wants(inputs[0])} (size, layout): {onnx.said(error)}",
         ) from error
     return {
         "vector": base64.b64encode(unit(found, parameters.model)).decode("ascii"),
@@ -125,6 +149,32 @@ def _run(work: Work, parameters: Embed) -> dict[str, Any]:
         "width": width,
         "height": height,
     }
+
+
+def _wants(wanted: Any) -> str:
+    """An input as the model tells it: its name, type and shape."""
+    return f"{wanted.name} {wanted.type.removeprefix('tensor')} {wanted.shape}"
+
+
+def _as_wanted(numbers: Any, wanted: Any, parameters: Embed) -> Any:
+    """The numbers in the type of the model's input. One of whole numbers is given the pixels as they are, 0 to 255.
+    Raises Verdict."""
+    import numpy
+
+    if wanted.type == "tensor(uint8)":
+        if any(parameters.mean) or any(each != 1 for each in parameters.deviation):
+            raise Verdict(
+                "unsupported",
+                f"the model {parameters.model} takes pixels from 0 to 255, {_wants(wanted)}: "
+                "leave out mean and deviation",
+            )
+        return numpy.rint(numbers * 255).astype("uint8")
+    types = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
+    if wanted.type not in types:
+        raise Verdict(
+            "unsupported", f"the model {parameters.model} takes {_wants(wanted)}, and an image is no such thing"
+        )
+    return numbers.astype(types[wanted.type], copy=False)
 
 
 def _picture(work: Work, parameters: Embed) -> Image.Image:
