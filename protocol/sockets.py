@@ -20,7 +20,9 @@ import stat
 from collections.abc import Sequence
 
 import zmq
+from zmq import POLLERR as POLLERR
 from zmq import POLLIN as POLLIN
+from zmq import POLLPRI as POLLPRI
 from zmq import Poller as Poller
 
 from protocol.errors import MachineError, UsageError

@@ -56,7 +56,8 @@ from workers.source import Factors
 BROKEN_PROTOCOL = 70
 """Exit status of a worker that was told something that is no message (sysexits EX_SOFTWARE)."""
 
-IDLE_HEARTBEAT_SECONDS = 5.0
+IDLE_HEARTBEAT_SECONDS = 15.0
+"""It tells the memory that an idle worker holds, which does not change by itself; that it lives, its pidfd tells."""
 IDLE_SLICE_SECONDS = 1.0
 """An idle worker wakes so often: it bounds the one race of SIGTERM, which may arrive just before the wait."""
 

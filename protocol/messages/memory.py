@@ -179,6 +179,8 @@ class MemoryReport(Answer, frozen=True, kw_only=True):
     swap_in_bytes_per_second: float
     stall_share: float | None
     """PSI: the share of time that some task waited for memory; None: the kernel does not tell."""
+    stalled: bool = False
+    """Whether leases are of one image for that reason."""
     thresholds: dict[str, float | int | None]
     processes: list[ProcessMemory]
     memory_leases: MemoryLeases

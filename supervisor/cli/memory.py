@@ -104,6 +104,7 @@ def _whole(report: MemoryReport) -> Iterator[str]:
     )
     yield f"budget     {report.budget_source or 'not looked at yet'}; used: {report.used_source or '-'}"
     stall = "not told here" if report.stall_share is None else f"{report.stall_share:.1%} of the time"
+    stall += ", so leases are of one image" if report.stalled else ""
     swapping = f"{human(int(report.swap_in_bytes_per_second))} a second"
     yield f"machine    {human(report.available_bytes)} available; swapping in {swapping}; waiting for memory {stall}"
     levels = ", ".join(

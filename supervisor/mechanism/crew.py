@@ -79,7 +79,8 @@ class Crew:
         self._oom_seen = finder.oom_kills()
         self._oom_unclaimed = 0
         self._own = open_process(os.getpid())
-        self._stall = PressureStall()
+        self._stall = PressureStall(group=finder.group)
+        self.stall_trigger = self._stall.trigger
         self._template: tuple[int, ProcessMemory] | None = None
 
     # ---- starting --------------------------------------------------------------------------------
@@ -238,7 +239,7 @@ class Crew:
         samples = [self._sample_one(slot, hand, swapping, now) for slot, hand in self._hands.items()]
         own = _own_bytes(looks)
         total = own + sum(max(0, (sample.rss_bytes or 0) - sample.shared_bytes) for sample in samples)
-        budget = self._finder.find(total)
+        budget = self._finder.find(total, look)
         return Sampled(
             workers=samples,
             own_bytes=own,

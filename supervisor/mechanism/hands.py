@@ -37,7 +37,7 @@ from supervisor.mechanism.trace_file import TraceFile
 from supervisor.mechanism.turns import TurnTimes
 from supervisor.policy import commands as c
 from supervisor.policy.cache.asked import LookUpItems, StoreItems
-from supervisor.policy.events import ItemsCommitted, ItemsFetched, TemplateDied, Tick
+from supervisor.policy.events import ItemsCommitted, ItemsFetched, TasksStalled, TemplateDied, Tick
 from supervisor.policy.live import SettingsChanged
 from supervisor.policy.pool import AnyEvent
 
@@ -102,6 +102,8 @@ class Hands:
         self._poller = sockets.Poller()
         for source in (router.frontend, router.backend, router.publisher, mailbox.fileno(), signals.fileno()):
             self._poller.register(source, sockets.POLLIN)
+        self._stall_polled: int | None = None
+        self._arm_stall_trigger()
 
     # ---- waiting ---------------------------------------------------------------------------------
 
@@ -132,6 +134,8 @@ class Hands:
             events += self._router.requests()
         if self._router.publisher in ready:
             self._router.subscriptions()
+        if self._stall_polled in ready:
+            events += self._stalled(ready[self._stall_polled])
         return events or [Tick()]
 
     def _poll_crew(self) -> None:
@@ -144,6 +148,24 @@ class Hands:
         for descriptor in wanted - self._crew_polled:
             self._poller.register(descriptor, sockets.POLLIN)
         self._crew_polled = wanted
+
+    def _arm_stall_trigger(self) -> None:
+        """Has the kernel wake the loop when tasks wait for memory, where it can."""
+        trigger = self._crew.stall_trigger
+        if self._stall_polled is not None:
+            self._poller.unregister(self._stall_polled)
+        trigger.arm(self._reconfigurer.config.watch.stall_share_brake)
+        self._stall_polled = trigger.fileno()
+        if self._stall_polled is not None:
+            self._poller.register(self._stall_polled, sockets.POLLPRI)
+
+    def _stalled(self, told: int) -> list[AnyEvent]:
+        if not told & sockets.POLLERR:
+            return [TasksStalled()]
+        self._crew.stall_trigger.lost()
+        self._arm_stall_trigger()
+        self._log.line(f"not told any more when tasks wait for memory ({self._crew.stall_trigger.missing})")
+        return []
 
     def _timeout_milliseconds(self, until: float | None) -> int | None:
         if until is None:
@@ -172,6 +194,7 @@ class Hands:
         """What the policy does not decide with goes to those who act on it."""
         config = self._reconfigurer.config
         self._crew.override_budget(config.memory_bytes)
+        self._arm_stall_trigger()
         self._journal.keep_decisions(config.decisions_kept)
         self._temp.change(config.reaper)
         if self._cache is not None:

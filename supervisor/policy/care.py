@@ -56,6 +56,7 @@ def on_sampled(state: PoolState, event: Sampled, now: float) -> list[Command]:
     _take_in_whole(state, event, now)
     off_before, state.off_hours = state.off_hours, hours.why_off(state.settings.between, event.second_of_day)
     commands = hours.tell(off_before, state.off_hours)
+    commands += state.stall.look(event.stall_share, state.settings.watch.stall_share_brake, now)
     looked = {sample.slot: sample for sample in event.workers}
     for slot in state.slots:
         worker = slot.worker
@@ -79,6 +80,12 @@ def on_sampled(state: PoolState, event: Sampled, now: float) -> list[Command]:
     return commands
 
 
+def on_stalled(state: PoolState, now: float) -> list[Command]:
+    """Tasks wait for memory: admission is braked, and the sizes are looked at, at once."""
+    state.sample_at = min(state.sample_at, now)
+    return state.stall.told(state.settings.watch.stall_share_brake, now)
+
+
 def _take_in_whole(state: PoolState, event: Sampled, now: float) -> None:
     looks = [(sample.rss_bytes, sample.shared_bytes) for sample in event.workers if sample.rss_bytes is not None]
     state.used_bytes = total_used(event.own_bytes, looks, event.cgroup_used_bytes)
@@ -90,7 +97,6 @@ def _take_in_whole(state: PoolState, event: Sampled, now: float) -> None:
         own = max(0, state.own_bytes - state.beside_bytes())
         state.least_own_bytes = own if state.least_own_bytes is None else min(state.least_own_bytes, own)
     state.available_bytes = event.available_bytes
-    state.stall_share = event.stall_share
     state.swap_in_bytes_per_second = event.swap_in_bytes_per_second
     state.sampled_at = now
     for lease in state.leases.values():
@@ -363,4 +369,8 @@ def _interval(state: PoolState) -> float:
             softer = (limits.soft_bytes - worker.rss_bytes, limits.recycle_bytes - worker.rss_bytes)
             to_limits += [left for left in softer if left > 0][:1]
             growth = max(growth, slot.growth.bytes_per_second)
+    if idle:
+        # Neighbours may take what is free on the machine; at any level above normal there is something to follow.
+        free = state.available_bytes - state.settings.watch.min_free_system_bytes
+        headroom = min(headroom, free) if state.level is Level.NORMAL else 0
     return interval_seconds(headroom, growth, idle, state.settings.watch, min(to_limits, default=None))

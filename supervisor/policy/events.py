@@ -150,6 +150,11 @@ class Sampled(Event, frozen=True, kw_only=True):
     """The machine's own time of the day, in seconds since its midnight; None: not told."""
 
 
+class TasksStalled(Event, frozen=True, kw_only=True):
+    """The kernel says that some task waited for memory for more than `watch.stall_share_brake` of two seconds. It says
+    so once in two seconds, for as long as it is so."""
+
+
 # ---- clients -------------------------------------------------------------------------------------
 
 
@@ -316,5 +321,5 @@ AnyEvent = (
     | ItemsCommitted | BatchChanged | ItemsCancelled | ItemsRetried | QuarantineForgotten | JournalStalled
     | JournalRecovered | Remembered | Recovered | BatchesDropped | TempFilled
     | PartStarted | PartExited | CleanedUp
-    | TempEased | ReloadAsked
+    | TempEased | ReloadAsked | TasksStalled
 )  # fmt: skip

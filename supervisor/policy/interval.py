@@ -16,6 +16,7 @@ from supervisor.policy.watch_settings import WatchSettings
 _LOOKS_WHILE_IT_FILLS = 2
 _BREACH_SECONDS = 0.015
 """A limit may be passed so long before it is seen: with the decision itself that is within 25 ms."""
+_REST_OF_STALE = 0.8
 _HALF_LIFE_SECONDS = 1.0
 """A burst of growth is reckoned with for some seconds: a worker that did it once does it again."""
 
@@ -31,12 +32,20 @@ def interval_seconds(
     nearest to its hard limit has left. `all_idle`: no worker holds a lease or is starting. `to_limit_bytes`: what the
     worker nearest to its soft or recycle limit may still take before it passes it; None: nobody is below one."""
     if all_idle:
-        return settings.interval_idle_seconds
+        return _rest_seconds(headroom_bytes, settings)
     growth = max(fastest_growth_bytes_per_second, settings.growth_floor_bytes_per_second)
     fills_in = max(0, headroom_bytes) / (_LOOKS_WHILE_IT_FILLS * growth)
     if to_limit_bytes is not None:
         fills_in = min(fills_in, max(to_limit_bytes / growth, _BREACH_SECONDS))
     return min(max(fills_in, settings.interval_min_seconds), settings.interval_max_seconds)
+
+
+def _rest_seconds(headroom_bytes: int, settings: WatchSettings) -> float:
+    """Nobody of ours grows now; what is free is filled by neighbours, or by work that comes (its first look follows
+    the grant)."""
+    fills_in = max(0, headroom_bytes) / (_LOOKS_WHILE_IT_FILLS * settings.growth_floor_bytes_per_second)
+    slowest = min(settings.interval_rest_seconds, _REST_OF_STALE * settings.stale_after_seconds)
+    return max(settings.interval_idle_seconds, min(fills_in, slowest))
 
 
 class Growth(msgspec.Struct):

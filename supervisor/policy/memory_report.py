@@ -42,7 +42,8 @@ def memory_report(state: PoolState, request_id: int | str, now: float) -> m.Memo
         used_source=state.used_source,
         available_bytes=state.available_bytes,
         swap_in_bytes_per_second=round(state.swap_in_bytes_per_second, 1),
-        stall_share=state.stall_share,
+        stall_share=state.stall.share,
+        stalled=state.stalled(),
         thresholds=thresholds(state),
         processes=[
             *(_part(state, part) for part in state.part_samples),

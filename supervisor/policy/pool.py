@@ -129,6 +129,8 @@ class Pool:
             case e.Sampled():
                 kept = replay.keep_look(state, event, now)
                 return kept + care.on_sampled(state, event, now)
+            case e.TasksStalled():
+                return care.on_stalled(state, now)
             case e.Tick():
                 return []
             case e.RequestReceived():

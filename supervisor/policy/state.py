@@ -29,6 +29,7 @@ from supervisor.policy.prediction.model import Predictor
 from supervisor.policy.queue import FETCH_ITEMS, WINDOW_ITEMS, Batch, Queue
 from supervisor.policy.restart import Restarts
 from supervisor.policy.retention import Retention
+from supervisor.policy.stall import Stall
 from supervisor.policy.steadiness import LeakWatch, TrendWatch
 from supervisor.policy.tallies import Tallies
 from supervisor.policy.watch_settings import WatchSettings
@@ -207,7 +208,7 @@ class PoolState:
         self.used_bytes = 0
         self.available_bytes = 0
         self.swap_in_bytes_per_second = 0.0
-        self.stall_share: float | None = None
+        self.stall = Stall()
         self.part_samples: list[PartSample] = []
         """The supervisor, its template and its other parts at the last look."""
         self.own_watch = OwnWatch()
@@ -282,7 +283,7 @@ class PoolState:
 
     def stalled(self) -> bool:
         """Tells whether tasks wait for memory so much that no more is to be begun than one item a worker."""
-        return self.stall_share is not None and self.stall_share > self.settings.watch.stall_share_brake
+        return self.stall.brakes(self.settings.watch.stall_share_brake)
 
     def room_bytes(self) -> int:
         """Returns what all leases together may take above the baselines and beside the memory leases."""

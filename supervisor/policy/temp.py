@@ -38,7 +38,8 @@ class TempSettings(msgspec.Struct, frozen=True, kw_only=True):
     grace_seconds: float = 30.0
     """From mkdir to flock a worker needs microseconds; a stopped machine may stretch them."""
     look_min_seconds: float = 0.05
-    look_max_seconds: float = 1.0
+    look_max_seconds: float = 5.0
+    """With 10 GB to spare and more: those cannot be filled meanwhile."""
 
     def check(self) -> list[str]:
         """Returns a sentence for each fault."""

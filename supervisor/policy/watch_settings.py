@@ -29,6 +29,9 @@ class WatchSettings(msgspec.Struct, frozen=True, kw_only=True):
     """A worker that allocates 1 GB/s gets 10 MB between two looks."""
     interval_max_seconds: float = 0.100
     interval_idle_seconds: float = 1.0
+    interval_rest_seconds: float = 2.0
+    """The pace of an idle pool far from every edge: where even neighbours that take 1 GB/s would need twice as long to
+    fill what is free. At most four fifths of `stale_after_seconds`, or each look would come too late."""
     growth_floor_bytes_per_second: float = 1_000 * MB
     """The growth that is always reckoned with: what one core can touch of fresh pages."""
     stale_after_seconds: float = 2.5

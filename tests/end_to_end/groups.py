@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,3 +75,25 @@ def _removed(path: str) -> bool:
     except OSError:
         return False  # the kernel takes a moment to forget the dead
     return True
+
+
+_WAITS = """
+import sys, time
+with open(sys.argv[1], "wb") as file:
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        file.seek(0)
+        for _ in range(100):
+            file.write(bytes(1_000_000))
+"""
+"""Five times as much file cache as its group may hold: the kernel takes it back while the writer waits."""
+
+
+@contextlib.contextmanager
+def waiting_for_memory(path: str) -> Iterator[None]:
+    """Has a process of its own group wait for memory, over and over; it writes the file `path`."""
+    with contextlib.ExitStack() as ending:
+        group = ending.enter_context(memory_group(20_000_000))
+        process = ending.enter_context(subprocess.Popen([*group.prefix, sys.executable, "-c", _WAITS, path]))
+        ending.callback(process.kill)
+        yield

@@ -55,3 +55,17 @@ def test_a_softer_limit_is_not_passed_unseen_for_longer_than_a_few_looks() -> No
     assert interval_seconds(400 * MB, 0.0, False, SETTINGS, 1 * MB) == pytest.approx(0.015)
     assert interval_seconds(5 * MB, 0.0, False, SETTINGS, 40 * MB) == SETTINGS.interval_min_seconds, "the edge first"
     assert interval_seconds(400 * MB, 0.0, True, SETTINGS, 1 * MB) == SETTINGS.interval_idle_seconds
+
+
+@pytest.mark.parametrize(
+    ("headroom", "seconds"), [(1_000 * MB, 1.0), (3_000 * MB, 1.5), (4_000 * MB, 2.0), (90_000 * MB, 2.0)]
+)
+def test_at_rest_the_pace_follows_what_is_free(headroom: int, seconds: float) -> None:
+    assert interval_seconds(headroom, 0.0, True, SETTINGS) == pytest.approx(seconds)
+
+
+def test_the_pace_at_rest_keeps_samples_fresh_and_never_hurries_beyond_the_idle_one() -> None:
+    settings = WatchSettings(interval_rest_seconds=60.0)
+    assert interval_seconds(90_000 * MB, 0.0, True, settings) == pytest.approx(2.0), "a sample older is no fact"
+    settings = WatchSettings(interval_idle_seconds=3.0, stale_after_seconds=6.0)
+    assert interval_seconds(90_000 * MB, 0.0, True, settings) == 3.0

@@ -102,7 +102,7 @@ def test_the_closer_to_the_edge_the_sooner_the_next_look() -> None:
         ({"pause_free_bytes": 512 * MB}, "resume_free_bytes"),
         ({"pause_free_inodes": 5_000}, "resume_free_inodes"),
         ({"small_disk_share": 0.0}, "small_disk_share"),
-        ({"look_min_seconds": 2.0}, "look_min_seconds"),
+        ({"look_min_seconds": 20.0}, "look_min_seconds"),
         ({"sweep_seconds": 0.0}, "sweep_seconds"),
         ({"grace_seconds": -1.0}, "grace_seconds"),
     ],

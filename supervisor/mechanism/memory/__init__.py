@@ -8,7 +8,8 @@ microseconds: what does each worker hold (`process`), and what does the whole ho
 * `cgroup_tree`    which control group we are in, and the groups above it
 * `cgroup`         working set, limit and OOM kills of that group
 * `machine`        free memory, swap and OOM kills of the machine
-* `pressure_stall` how long tasks waited for memory (PSI)
+* `pressure_stall` how long tasks waited for memory (PSI), counted
+* `stall_trigger`  the kernel says at once that they wait
 * `budget`         what all our processes together may use
 * `giving_back`    the supervisor gives its own freed memory back
 * `own_heap`       what of the supervisor's own memory is in use

@@ -48,6 +48,11 @@ class BudgetFinder:
         self._reserve_bytes = reserve_bytes
         self._root = root
 
+    @property
+    def group(self) -> Group | None:
+        """The group above our own that it was told to look at; None: our own."""
+        return self._group
+
     def look_at(self, group: Group) -> None:
         """Looks at this group from now on: the one above our own, which counts our workers as well."""
         if self.cgroup is not None:
@@ -59,9 +64,10 @@ class BudgetFinder:
         """Changes what `--memory` says; it counts from the next look."""
         self._override_bytes = override_bytes
 
-    def find(self, own_bytes: int) -> Budget:
-        """The budget of now; `own_bytes` is what all our processes hold."""
-        machine = self.machine.look()
+    def find(self, own_bytes: int, machine: MachineLook | None = None) -> Budget:
+        """The budget of now; `own_bytes` is what all our processes hold, `machine` a look of this moment, where one was
+        taken already."""
+        machine = self.machine.look() if machine is None else machine
         group = self._look_at_group()
         override = self._override_bytes
         limit = None if group is None else group.budget_bytes

@@ -2,7 +2,8 @@
 
 `some`: at least one task waited; `full`: all of them did. It tells what no size can, that memory is being
 fought for, and it comes late and averaged: it may brake admission, it never chooses whom to kill. Our
-group's own file (version 2) is preferred; the machine's speaks of neighbours as well.
+group's own file (version 2) is preferred; the machine's speaks of neighbours as well. The kernel's own averages are
+over ten seconds at the shortest; the counters give any window, here that of the trigger (`stall_trigger`).
 """
 
 import os
@@ -10,11 +11,10 @@ import re
 from collections import deque
 from typing import NamedTuple
 
-from supervisor.mechanism.memory.cgroup_tree import find_group
+from supervisor.mechanism.memory.cgroup_tree import Group, find_group
 from supervisor.mechanism.memory.kept_file import KeptFile, open_kept
+from supervisor.mechanism.memory.stall_trigger import WINDOW_SECONDS, StallTrigger
 
-WINDOW_SECONDS = 2.0
-"""The kernel's own averages are over ten seconds at the shortest; the counters give any window."""
 _LOOKS_A_WINDOW = 20
 _TOTAL = re.compile(rb"^some .*total=([0-9]+)", re.MULTILINE)
 _AVG10 = re.compile(rb"^(some|full) avg10=([0-9.]+)", re.MULTILINE)
@@ -28,13 +28,15 @@ class Stall(NamedTuple):
 
 
 class PressureStall:
-    """Reads memory pressure. `source` is the file in use, None where the kernel tells none."""
+    """Reads memory pressure. `source` is the file in use, None where the kernel tells none. `group`: whose pressure,
+    where it is not our own group's (the workers have groups beside ours)."""
 
-    def __init__(self, root: str = "/") -> None:
-        self._file = _open(root)
+    def __init__(self, root: str = "/", group: Group | None = None) -> None:
+        self._file = _open(root, group)
         self._share: float | None = None
         self._looks: deque[tuple[float, float]] = deque()
         self.source = None if self._file is None else self._file.path
+        self.trigger = StallTrigger(self.source)
 
     def look(self) -> Stall | None:
         """The averages of now, or None where they cannot be had."""
@@ -69,13 +71,14 @@ class PressureStall:
         return self._share
 
     def close(self) -> None:
-        """Close the file; harmless when repeated."""
+        """Close the files; harmless when repeated."""
+        self.trigger.close()
         if self._file is not None:
             self._file.close()
 
 
-def _open(root: str) -> KeptFile | None:
-    group = find_group("memory", root)
+def _open(root: str, group: Group | None) -> KeptFile | None:
+    group = find_group("memory", root) if group is None else group
     if group is not None and group.version == 2:
         file = open_kept(os.path.join(group.path, "memory.pressure"))
         if file is not None:

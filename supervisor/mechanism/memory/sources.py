@@ -6,6 +6,8 @@ from supervisor.mechanism.memory.budget import BudgetFinder
 from supervisor.mechanism.memory.cores import quota_cores, usable_cores
 from supervisor.mechanism.memory.pressure_stall import PressureStall
 from supervisor.mechanism.memory.process import open_process
+from supervisor.mechanism.memory.stall_trigger import why_missing
+from supervisor.policy.watch_settings import WatchSettings
 
 
 def describe(root: str = "/") -> list[str]:
@@ -58,7 +60,9 @@ def _of_stall(root: str) -> str:
     try:
         if stall.look() is None:
             return "pressure stall information: missing, memory sizes alone decide"
-        return f"pressure stall information: {stall.source}"
+        missing = why_missing(stall.source, WatchSettings().stall_share_brake)
+        how = "its trigger wakes the supervisor" if missing is None else f"read at every look, no trigger ({missing})"
+        return f"pressure stall information: {stall.source}; {how}"
     finally:
         stall.close()
 
