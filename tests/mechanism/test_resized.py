@@ -97,6 +97,20 @@ def test_a_very_large_picture_is_not_packed_beside_itself(monkeypatch: pytest.Mo
     by_vips = with_pillow.shrink(whole, (120, 96))
     monkeypatch.setattr(cost, "PACKED_PIXELS", 100_000)
     by_box = with_pillow.shrink(whole, (120, 96))
-    expected = whole.reduce(2).resize((120, 96), Image.Resampling.LANCZOS).tobytes()
-    assert by_box.tobytes() == expected != by_vips.tobytes()
+    expected = with_vips.resized(whole.reduce(2), (120, 96))
+    assert by_box.tobytes() == expected.tobytes() != by_vips.tobytes()
     assert apart(by_box, whole.resize((120, 96), Image.Resampling.LANCZOS)) < 4
+
+
+@pytest.mark.parametrize(("size", "box"), [((800, 600), 4), ((801, 603), 3), ((756, 602), 2), ((801, 601), None)])
+def test_a_box_divides_the_picture_evenly_or_the_rest_is_done_by_pillow(size: tuple[int, int], box: int | None) -> None:
+    whole = specimens.photo(*size, seed=7)
+    target = 96, round(96 * size[1] / size[0])
+    factor = cost.box_factor(*size, target)
+    assert cost.even_box(*size, factor) == box
+    made = with_pillow.shrink(whole, target)
+    if box is not None:
+        assert made.tobytes() == with_vips.resized(whole.reduce(box), target).tobytes()
+    assert apart(made, whole.resize(target, Image.Resampling.LANCZOS)) < 1.5
+    moved = ImageChops.offset(whole, 1, 0).resize(target, Image.Resampling.LANCZOS)
+    assert apart(made, moved) > 1.5, "an eighth of a pixel would be noticed"

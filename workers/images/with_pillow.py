@@ -8,7 +8,7 @@ from PIL import Image, ImageFile
 
 from workers.errors import CannotDecode
 from workers.images import formats, with_vips
-from workers.images.cost import box_factor, draft_scale, is_packed, shrinks_in_strips
+from workers.images.cost import box_factor, draft_scale, even_box, is_packed, shrinks_in_strips
 from workers.images.header import REFUSALS, Header, reason
 from workers.images.metadata import Metadata
 
@@ -75,6 +75,8 @@ def shrink(image: Image.Image, size: tuple[int, int], extent: tuple[float, float
     vips = image.mode in ("L", "RGB") and image.width * image.height > _VIPS_PIXELS and (wide, high) == image.size
     if vips and is_packed(factor, image.width * image.height):
         return with_vips.resized(image, size)  # it would centre an extent of half pixels, and be off by a quarter
+    if vips and (even := even_box(*image.size, factor)) is not None:
+        return with_vips.resized(image.reduce(even), size)
     if factor > 1:
         image = image.reduce(factor)
         wide, high = wide / factor, high / factor
@@ -95,7 +97,9 @@ def _in_strips(image: Image.Image, header: Header, target: tuple[int, int]) -> I
     wide, high = image.size
     if decoder is None or not shrinks_in_strips(header, target):
         return None
-    factor = box_factor(wide, high, target)
+    largest = box_factor(wide, high, target)
+    even = even_box(wide, high, largest) if wide * high > _VIPS_PIXELS else None
+    factor = even or largest
     pixels = memoryview(decoder.get_frame(0)[0])
     if len(pixels) != wide * high * 3:
         return None
@@ -105,6 +109,9 @@ def _in_strips(image: Image.Image, header: Header, target: tuple[int, int]) -> I
         size = wide, min(rows, high - top)
         strip = Image.frombytes("RGB", size, pixels[top * wide * 3 :][: size[0] * size[1] * 3])
         reduced.paste(strip.reduce(factor), (0, top // factor))
+    pixels.release()
+    if even is not None:
+        return with_vips.resized(reduced, target)
     return _by_lanczos(reduced, target, wide / factor, high / factor)
 
 
