@@ -257,25 +257,7 @@ def _run(recipe: CompiledRecipe, job: Job, context: Context, item: _Item) -> boo
         item.work.path = job.path
         item.work.leases, item.work.models = context.leases, context.models
         item.joint(context.held)
-        for number, step in enumerate(recipe.steps):
-            context.recorder.step(number)
-            item.work.begin(step.operation.name)
-            before = len(item.work.outputs)
-            try:
-                values = step.operation.run(item.work, step.parameters)
-            finally:
-                item.work.end()
-            if values:
-                item.values.setdefault(step.operation.name, {}).update(values)
-            if not item.work.keep:
-                item.making = None
-            if item.making is not None:
-                # The first step is given the decoding that all share: without it, it would have had to be done.
-                item.making.add(time.perf_counter() - decoding, item.work.outputs[before:], values)
-                decoding = time.perf_counter()
-            values = None  # let go here, or the next step would seem to give it back
-            item.joint(context.held)
-            item.models.append(context.models.used())
+        _run_steps(recipe, context, item, item.work, decoding)
         if item.making is not None and source is not None:
             item.making.over(source.fileno())
     finally:
@@ -284,6 +266,29 @@ def _run(recipe: CompiledRecipe, job: Job, context: Context, item: _Item) -> boo
         context.leases.end()
         context.models.item_over()
     return False
+
+
+def _run_steps(recipe: CompiledRecipe, context: Context, item: _Item, work: Work, began: float) -> None:
+    """Runs the steps in their order. `began`: when the decoding that they share did, on the clock of perf_counter."""
+    for number, step in enumerate(recipe.steps):
+        context.recorder.step(number)
+        work.begin(step.operation.name)
+        before = len(work.outputs)
+        try:
+            values = step.operation.run(work, step.parameters)
+        finally:
+            work.end()
+        if values:
+            item.values.setdefault(step.operation.name, {}).update(values)
+        if not work.keep:
+            item.making = None
+        if item.making is not None:
+            # The first step is given the decoding that all share: without it, it would have had to be done.
+            item.making.add(time.perf_counter() - began, work.outputs[before:], values)
+            began = time.perf_counter()
+        values = None  # let go here, or the next step would seem to give it back
+        item.joint(context.held)
+        item.models.append(context.models.used())
 
 
 def _state(path: bytes, shown: str) -> os.stat_result:
@@ -312,7 +317,8 @@ def _bug(recipe: CompiledRecipe, job: Job, context: Context, bug: Exception) -> 
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     where = f" ({os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno})" if trace else ""
-    return f"{job.path_token}: unexpected {type(bug).__name__} in recipe {recipe.name!r}{where}: {str(bug)[:300]}"
+    shown = paths.from_token(job.path_token).decode("utf-8", "replace")
+    return f"{shown}: unexpected {type(bug).__name__} in recipe {recipe.name!r}{where}: {str(bug)[:300]}"
 
 
 def _outputs(item: _Item) -> msgspec.Raw:

@@ -122,13 +122,6 @@ def _chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
-def corrupt(whole: bytes, seed: int = 0) -> bytes:
-    """Returns an image file whose header is sound and whose pixels are not an image any more."""
-    chance = random.Random(seed)
-    start = min(len(whole) // 4, 600)
-    return whole[:start] + chance.randbytes(len(whole) - start)
-
-
 def broken_png() -> bytes:
     """Returns a PNG with a sound header and end whose pixels cannot be inflated."""
     whole = flat_png(300, 200)

@@ -30,11 +30,6 @@ class Notifier:
         self._every = int(limit) / 1e6 * SHARE_OF_WATCHDOG if limit.isdigit() and mine else None
         self._beaten_at: float | None = None
 
-    @property
-    def watchdog_seconds(self) -> float | None:
-        """How often the manager wants a sign of life; None: it does not."""
-        return self._every
-
     def ready(self, status: str) -> None:
         """Says that work is taken, with a line for `systemctl status`."""
         self._send(f"READY=1\nSTATUS={_line(status)}\nMAINPID={os.getpid()}")

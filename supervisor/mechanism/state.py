@@ -48,7 +48,6 @@ class StateDirectory:
 
     def __init__(self, path: str, mounts: str = MOUNTS) -> None:
         self.path = os.path.abspath(path)
-        self.journal_path = os.path.join(self.path, "queue.db")
         self.recorder_path = os.path.join(self.path, "recorder.bin")
         self.history_path = os.path.join(self.path, HISTORY_FILE)
         self.lock_path = os.path.join(self.path, "lock")

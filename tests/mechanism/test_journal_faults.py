@@ -12,7 +12,7 @@ from random import Random
 import pytest
 
 from protocol.errors import MachineError
-from protocol.messages import Counts, Progress, Results, ResultsPage
+from protocol.messages import Counts, Decisions, Events, Progress, Results, ResultsPage
 from supervisor.mechanism.journal import Answered, journal
 from supervisor.policy import commands as c
 from supervisor.policy import events as e
@@ -258,3 +258,30 @@ def test_readers_do_not_wait_for_all_writers(tmp_path: Path) -> None:
         posted.append(bed.posted.get(timeout=20))
     assert not isinstance(posted[-1], Answered), "answered between two groups"
     bed.journal.close()
+
+
+def test_decisions_that_a_slow_disk_makes_us_drop_are_counted_in_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "NOTES_MAX", 3)
+    bed = Bed(str(tmp_path), start=False)
+    for number in range(5):
+        bed.journal.submit(c.Note(kind="test", message=str(number)))
+    bed.journal.start()
+    wait_until(lambda: bed.journal.backlog == 0)
+    bed.journal.submit(c.Note(kind="test", message="after"))
+
+    def kept() -> list[str]:
+        answer = bed.ask(Events())
+        assert isinstance(answer, Decisions)
+        return [decision.message for decision in answer.decisions]
+
+    wait_until(lambda: "after" in kept())
+    assert kept() == [
+        "0",
+        "1",
+        "2",
+        "2 decisions before this one were not kept: the disk was too slow for them",
+        "after",
+    ]
+    bed.close()

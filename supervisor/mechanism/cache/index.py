@@ -282,14 +282,6 @@ class Index:
         )
         return {row[0]: Row(*row[1:]) for row in self._connection.execute(sql, (content,)).fetchall()}
 
-    def content_of(self, stamp: FileStamp) -> bytes | None:
-        """Returns the content hash of a file that was seen just so."""
-        sql = "SELECT size, mtime_ns, ctime_ns, content FROM shortcuts WHERE device = ? AND inode = ?"
-        row = self._connection.execute(sql, (stamp.device, stamp.inode & _INT_MASK)).fetchone()
-        if row is not None and row[:3] != (stamp.size_bytes, stamp.mtime_ns, stamp.ctime_ns):
-            return None
-        return None if row is None else row[3]
-
     def add_shortcut(self, stamp: FileStamp, content: bytes, now: int) -> None:
         """Keeps which content a file has while its stat stays the same."""
         self.begin()

@@ -83,7 +83,7 @@ class Journal:
         self._release: threading.Event | None = None
         self._patience_over = False
         self._in_hand = 0
-        self.notes_dropped = 0
+        self._notes_dropped = 0
         self._waiting: Literal["no", "for work", "for company"] = "no"
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._connection: sqlite3.Connection | None = None
@@ -154,8 +154,12 @@ class Journal:
         elif isinstance(command, Query):
             self._ask(command)
         elif isinstance(command, Note) and self.backlog >= NOTES_MAX:
-            self.notes_dropped += 1
+            self._notes_dropped += 1
         else:
+            if isinstance(command, Note) and self._notes_dropped:
+                dropped, self._notes_dropped = self._notes_dropped, 0
+                message = f"{dropped:,} decisions before this one were not kept: the disk was too slow for them"
+                self._enqueue(Note(kind="notes_dropped", message=message, figures={"decisions": dropped}))
             self._enqueue(command)
 
     def _ask(self, query: Query) -> None:

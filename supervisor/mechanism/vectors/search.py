@@ -80,7 +80,6 @@ class _Search:
         self._matrix, self._rows, self._threshold, self._let_go = matrix, rows, threshold, let_go
         self.groups = Groups(len(rows))
         self._labels = numpy.arange(len(rows))
-        self._united = False
 
     def run(self) -> None:
         """Unites all that are near."""
