@@ -34,6 +34,8 @@ class Cache:
 
     def __init__(self, random: Random, later: Later) -> None:
         self.kept: set[str] = set()
+        self.full = False
+        """Its disk has no room: nothing more is kept."""
         self._random = random
         self._later = later
 
@@ -77,7 +79,7 @@ class Cache:
     def _keep(self, command: StoreItems, items: list[Made]) -> Stored:
         if self._random.random() < 0.05:
             self.kept.clear()
-        kept = [made for made in items if self._random.random() < 0.85]
+        kept = [made for made in items if self._random.random() < 0.85 and not self.full]
         self.kept |= {content_of(made.stem) for made in kept}
         ids = {made.id for made in kept}
         return Stored(batch=command.batch, kept=sorted(ids), dropped=[m.id for m in items if m.id not in ids])

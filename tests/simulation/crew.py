@@ -48,6 +48,9 @@ class Surroundings(Protocol):
     def budget(self) -> int:
         """The budget of the moment."""
 
+    def outputs_full(self) -> bool:
+        """Whether nothing can be published now."""
+
 
 class Page(msgspec.Struct):
     """A page of the flight recorder: it outlives worker and supervisor."""
@@ -310,6 +313,8 @@ class Worker:
             return
         self.ramp = None
         self.page.item = 0
+        if report.outcome == "done" and self.world.outputs_full():
+            report = m.ItemReport(id=report.id, outcome="machine", seconds=report.seconds)
         self.done.append(report)
         self.at += 1
         self._next()

@@ -57,6 +57,8 @@ def check(world: World) -> None:
         must(state.slots[waiting.slot].worker is not None, f"{waiting} is nobody's")
     for held in book.held.values():
         must(world.now < held.renewed_at + state.settings.leases.stale_seconds, f"{held} is stale and still held")
+    told = None if world.disks is None else world.disks.told
+    must(state.temp_full == told, f"the temp disk was told as {told}, and is taken as {state.temp_full}")
     most = state.settings.window_items + state.settings.workers * state.settings.batch_size_max + 64
     must(state.queue.windowed <= most, f"{state.queue.windowed} items in the window")
     must(state.inserts >= 0 and state.changes >= 0, f"{state.inserts} inserts, {state.changes} changes under way")
@@ -137,6 +139,7 @@ def _check_grant(world: World, slot: int, grant: Grant) -> None:
     state = world.pool.state
     batch = state.queue.batches[grant.batch]
     must(state.paused is None and not state.draining and state.journal_stalled is None, "granted while paused")
+    must(world.disks is None or world.disks.told is None, "granted while the temp disk is nearly full")
     must(state.memory_known(world.now), "granted blind")
     must(batch.paused is None and not batch.cancelled and not (batch.record.hold and batch.open), "granted while held")
     must(bool(grant.items), "an empty lease")

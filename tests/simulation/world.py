@@ -23,6 +23,7 @@ from supervisor.policy.watch_settings import WatchSettings
 from tests.simulation.cache import STEPS, Cache
 from tests.simulation.clients import Client, meddle
 from tests.simulation.crew import MB, SHARED_BYTES, Page, Worker
+from tests.simulation.disks import Disks
 from tests.simulation.invariants import check, check_commands, check_end
 from tests.simulation.journal import Journal, Violation
 
@@ -88,6 +89,9 @@ class World:
             # Drawn last: worlds without a cache stay what they were.
             self.cache = Cache(Random(seed), self.later)
             self.settings = msgspec.structs.replace(self.settings, cache_steps={"r": STEPS})
+        self.disks: Disks | None = None
+        if seed % 3 == 2:
+            self.disks = Disks(Random(seed), self.later)
         self.pool = self._new_pool()
 
     # ---- time ------------------------------------------------------------------------------------
@@ -102,11 +106,16 @@ class World:
         """The budget of the moment."""
         return self.budget_bytes
 
+    def outputs_full(self) -> bool:
+        """Whether nothing can be published now."""
+        return self.disks is not None and self.disks.outputs_full
+
     def run(self) -> None:
         """Lives until everything is done. Raises Violation."""
         self._recover()
         self.later(FAULTS_SECONDS, self._calm_down, for_ever=True)
         self._trouble()
+        self._fill()
         self._meddle()
         self._talk()
         end = self.now + SIMULATED_SECONDS_AT_MOST
@@ -158,6 +167,8 @@ class World:
             self.news[name] = self.news.get(name, 1) - 1
         if isinstance(event, e.WorkerExited) and event.item:
             self._count_death(event)
+        if self.disks is not None:
+            self.disks.heard(event)
         states = {slot.index: slot.worker.state for slot in self.pool.state.slots if slot.worker is not None}
         self.log.append(f"{self.now - 100:9.4f} {_short(event)}")
         commands = self.pool.handle(event, self.now)
@@ -184,6 +195,8 @@ class World:
         for page in self.pages:
             page.item = 0
         self.news.clear()
+        if self.disks is not None:
+            self.disks.start()
         self.hand(self.journal.recover(in_progress))
 
     def crash(self) -> None:
@@ -239,6 +252,14 @@ class World:
                 self.budget_bytes = int(self.settings.budget_bytes * self.random.choice([0.6, 0.8, 1.0, 1.3]))
         return None
 
+    def _fill(self) -> None:
+        """A disk fills, or has room again."""
+        if self.faults and self.disks is not None:
+            again = self.disks.trouble()
+            if self.cache is not None:
+                self.cache.full = self.disks.cache_full
+            self.later(again, self._fill, for_ever=True)
+
     def _meddle(self) -> None:
         """Somebody asks for whatever comes to mind."""
         if self.faults:
@@ -257,6 +278,10 @@ class World:
         """From here on only images misbehave; what people paused or left open is ended."""
         self.faults = False
         self.budget_bytes = self.settings.budget_bytes
+        if self.disks is not None:
+            self.disks.clear_up()
+        if self.cache is not None:
+            self.cache.full = False
         for worker in self.crew.values():
             worker.deaf_to_term = False
         self.later(0.1, self._tidy_up, for_ever=True)
