@@ -23,6 +23,7 @@ HELP: dict[str, dict[str, str]] = {
         "interval_min_seconds": "between two looks at memory, near a limit",
         "interval_max_seconds": "between two looks at memory, far from any limit",
         "interval_idle_seconds": "between two looks while there is no work",
+        "interval_rest_seconds": "the same far from every edge, with gigabytes to spare",
         "growth_floor_bytes_per_second": "growth a second that is always reckoned with between two looks",
         "stale_after_seconds": "a look older than this admits no work",
         "allowance_warning_bytes": "what a worker may take above its baseline before it is trimmed",
