@@ -33,6 +33,11 @@ _TRIMMED_BYTES = 64_000_000
 _JPEG_BITS = 8
 _SAME_SHAPE = 0.02
 """By how much the proportions of an embedded thumbnail may differ: 160 x 107 pixels are rounded from 3:2."""
+_TURNED_BY: dict[cost.Engine, tuple[formats.Format, ...]] = {
+    "pillow": (formats.HEIF, formats.TIFF),
+    "vips": (formats.HEIF, formats.AVIF, formats.SVG),
+}
+"""What comes upright from each decoder."""
 _NAMES = {"pillow": "Pillow", "vips": "libvips"}
 
 
@@ -316,8 +321,7 @@ class Source:
         except CannotDecode as error:
             self._readable(error)
             decoded = self._decode_again(first, target, str(error))
-        rotated_by_codec = self.header.format in (formats.HEIF, formats.SVG)
-        return decoded if rotated_by_codec else with_pillow.upright(decoded, self.header.orientation)
+        return decoded
 
     def _decode_again(self, first: cost.Engine, target: tuple[int, int], refusal: str) -> Image.Image:
         """The ways left when the chosen decoder refused: what there is of a cut file, then the other decoder."""
@@ -369,14 +373,25 @@ class Source:
         return True
 
     def _decode_with(self, engine: cost.Engine, target: tuple[int, int], *, lenient: bool) -> Image.Image:
+        """The picture upright, whoever turns it: some decoders do so by themselves."""
+        header, turned = self.header, self.header.format in _TURNED_BY[engine]
+        if turned and header.orientation >= 5:
+            header = msgspec.structs.replace(header, width=header.height, height=header.width)
+            target = target[1], target[0]
+        decoded = self._decode_as_told(engine, header, target, lenient=lenient)
+        return decoded if turned else with_pillow.upright(decoded, header.orientation)
+
+    def _decode_as_told(
+        self, engine: cost.Engine, header: Header, target: tuple[int, int], *, lenient: bool
+    ) -> Image.Image:
         if engine == "vips":
-            return with_vips.decode(self._where(), self.header, target, lenient=lenient)
+            return with_vips.decode(self._where(), header, target, lenient=lenient)
         if self._image is None or self._file.closed or self.decodes > 1 or lenient:
             self._reopen()
         assert self._image is not None
         if not lenient and (decoded := self._decode_eighth(target)) is not None:
             return decoded
-        return with_pillow.decode(self._image, self.header, target, lenient=lenient)
+        return with_pillow.decode(self._image, header, target, lenient=lenient)
 
     def _decode_eighth(self, target: tuple[int, int]) -> Image.Image | None:
         """The picture of a progressive JPEG that may be shrunk by eight, from the scans that matter; None of others."""

@@ -52,6 +52,8 @@ _MOST_ROWS: Final = 2_200
 """How many rows libvips has in flight at most, however strongly it shrinks (measured: 550 to 2,000 on PNG and TIFF of 6
 to 280 megapixels, shrunk by 1.5 to 110)."""
 _PILLOW_BYTES: Final = {"1": 1, "L": 1, "P": 1, "LA": 4, "PA": 4, "I;16": 2, "I;16B": 2, "I;16L": 2}
+_PILLOW_KNOWS: Final = ("I", "F", "LAB")
+"""libvips shows samples of 32 bits as if they went from 0 to 255, and refuses half the TIFFs in L*a*b*."""
 _BASE_BYTES: Final = 4_000_000
 """The file is read by the megabyte, and joined to what is left of the one before."""
 _SLACK: Final = 1.1
@@ -114,6 +116,8 @@ def choose(header: Header, target: tuple[int, int]) -> Engine:
         return "pillow"
     if header.format in (formats.AVIF, formats.HEIF):
         return "pillow"  # half of libvips's memory, and faster
+    if header.mode in _PILLOW_KNOWS:
+        return "pillow"
     if needs_colour(header) or header.bits > 8:
         return "vips"  # Pillow loses bits or colours
     if header.format is formats.TIFF:

@@ -119,7 +119,7 @@ def sniff(head: bytes, name: bytes) -> Format | None:
         return WEBP
     if head[4:8] == b"ftyp":
         return _of_brands(head)
-    if len(head) > 2 and head[:1] == b"P" and head[1:2] in b"123456" and head[2:3] in b" \t\r\n":
+    if len(head) > 2 and head[:1] == b"P" and head[1:2] in b"1234567" and head[2:3] in b" \t\r\n":
         return PPM
     if (
         head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"<?xml", b"<svg", b"<!--", b"<!DOCTYPE svg"))

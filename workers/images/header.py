@@ -7,20 +7,28 @@ from collections.abc import Iterator
 from struct import error as StructError
 from struct import unpack
 from typing import Any, BinaryIO, Literal
+from zlib import crc32
 
 import msgspec
 from PIL import Image, UnidentifiedImageError
 
 from protocol.launch import ImageLimits
 from workers.errors import CannotDecode, Verdict
-from workers.images import exif, formats, heif
+from workers.images import exif, formats, heif, pnm, psd
 
 Image.MAX_IMAGE_PIXELS = None  # the limits here are checked on the header, are configurable, and name themselves
+
+pnm.register()
+psd.register()
+_MORE_READERS = {formats.PPM: (pnm.NAME,), formats.PSD: (psd.NAME,)}
+"""Readers of ours, asked before Pillow's own."""
 
 REFUSALS = (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, OverflowError, AttributeError,
             ZeroDivisionError, NotImplementedError, AssertionError, RuntimeError, StructError)  # fmt: skip
 """What Pillow's readers raise on broken files. MemoryError is not among them."""
 
+_BITS_PER_SAMPLE = 258
+_TAIL_BYTES = 65_536
 _EXPECTED = {
     ".jpg": "jpeg",
     ".jpeg": "jpeg",
@@ -112,7 +120,9 @@ def read_with_pillow(file: BinaryIO, kind: formats.Format, file_bytes: int) -> t
     if kind is formats.AVIF:
         heif.restrain_avif()
     try:
-        image = Image.open(file, formats=(kind.pillow,))
+        image = Image.open(file, formats=(*_MORE_READERS.get(kind, ()), kind.pillow))
+        if kind is formats.PNG and "exif" not in image.info:
+            image.info.update(_late_exif(file, file_bytes))
         return _header(image, kind, file, file_bytes), image
     except REFUSALS as error:
         raise CannotDecode(reason(error)) from error
@@ -129,11 +139,13 @@ def reason(error: BaseException) -> str:
 def _header(image: Image.Image, kind: formats.Format, file: BinaryIO, file_bytes: int) -> Header:
     told = image.info
     oriented = _tiff_exif(image) if kind is formats.TIFF else exif.parse(_bytes(told.get("exif")))
+    # Pillow tells the size of a TIFF as it will be once it is turned.
+    stored = image.size[::-1] if kind is formats.TIFF and oriented.orientation >= 5 else image.size
     turned = kind is formats.HEIF  # by its decoder; the EXIF tag is a copy that says so once more
     return Header(
         format=kind,
-        width=image.size[0],
-        height=image.size[1],
+        width=stored[0],
+        height=stored[1],
         mode=image.mode,
         bands=len(image.getbands()),
         bits=_bits(image),
@@ -146,6 +158,20 @@ def _header(image: Image.Image, kind: formats.Format, file: BinaryIO, file_bytes
         alpha=image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in told,
         file_bytes=file_bytes,
     )
+
+
+def _late_exif(file: BinaryIO, file_bytes: int) -> dict[str, bytes]:
+    """The EXIF of a PNG whose program appended it behind the pixels, where Pillow sees it too late."""
+    place = file.tell()
+    file.seek(max(0, file_bytes - _TAIL_BYTES))
+    tail = file.read(_TAIL_BYTES)
+    file.seek(place)
+    at = tail.rfind(b"eXIf")
+    if at < 4:
+        return {}
+    length = unpack(">I", tail[at - 4 : at])[0]
+    whole, check = tail[at : at + 4 + length], tail[at + 4 + length : at + 8 + length]
+    return {"exif": whole[4:]} if check == crc32(whole).to_bytes(4, "big") else {}
 
 
 def _bytes(value: object) -> bytes:
@@ -177,6 +203,8 @@ def _of_av1(flags: int) -> float:
 def _bits(image: Image.Image) -> int:
     if image.mode == "1":
         return 1
+    if image.format == "TIFF" and (told := _told_bits(image)):
+        return told
     if image.mode.startswith("I;16"):
         return 16
     if image.mode in ("I", "F"):
@@ -184,6 +212,12 @@ def _bits(image: Image.Image) -> int:
     modes = image.tile[0].args if image.tile else ()  # type: ignore[attr-defined]
     raw = modes if isinstance(modes, str) else modes[0] if isinstance(modes, tuple) and modes else ""
     return 16 if isinstance(raw, str) and ";16" in raw else 8
+
+
+def _told_bits(image: Image.Image) -> int:
+    """What a TIFF says itself, 0 where it does not: the raw mode of one that keeps its planes apart does not tell."""
+    told = image.tag_v2.get(_BITS_PER_SAMPLE, ())  # type: ignore[attr-defined]
+    return max((bits for bits in (told if isinstance(told, tuple) else (told,)) if isinstance(bits, int)), default=0)
 
 
 def _icc(profile: bytes) -> str:

@@ -21,7 +21,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_IIM_RESOURCE, _TIFF_XMP, _TIFF_IPTC = 0x0404, 700, 33723
+_IIM_RESOURCE, _TIFF_XMP, _TIFF_IPTC, _SAMPLE_FORMAT = 0x0404, 700, 33723, 339
 _SMALL_PIXELS = 2_000_000
 _READ_BYTES = 1 << 20
 """How much of a JPEG the decoder is given at once: at Pillow's own 64 KB it takes 1 to 3 % longer."""
@@ -53,7 +53,8 @@ def decode(image: Image.Image, header: Header, target: tuple[int, int], *, lenie
     finally:
         ImageFile.LOAD_TRUNCATED_IMAGES = False
     profile = image.info.get("icc_profile") if header.icc == "other" else None
-    plain = image if image.mode in _PLAIN and profile is None else _plain(image, profile)
+    ready = image.mode in _PLAIN and profile is None and "transparency" not in image.info
+    plain = image if ready else _plain(image, profile, header.bits)
     halved = scale if image.width < header.width else 1  # a decoder may leave a draft alone
     return shrink(plain, target, (header.width / halved, header.height / halved))
 
@@ -171,29 +172,39 @@ def upright(image: Image.Image, orientation: int) -> Image.Image:
     return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
 
 
-def _plain(image: Image.Image, profile: bytes | None) -> Image.Image:
+def _plain(image: Image.Image, profile: bytes | None, bits: int) -> Image.Image:
     if profile is not None and image.mode in ("L", "RGB", "RGBA", "CMYK"):
         image = _to_srgb(image, profile)
-    if image.mode in _PLAIN:
+    if image.mode in _PLAIN and "transparency" not in image.info:
         return image
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        return _to_eight_bits(image)
+        return _to_eight_bits(image, bits)
     if image.mode in ("LA", "PA", "La", "RGBa") or "transparency" in image.info:
         return image.convert("RGBA")
     return image.convert("L" if image.mode == "1" else "RGB")
 
 
-def _to_eight_bits(image: Image.Image) -> Image.Image:
-    """16 bits keep their high byte; what has no fixed range (32 bits, floating point) is stretched to its own."""
+def _to_eight_bits(image: Image.Image, bits: int) -> Image.Image:
+    """16 bits (or the 12 that are told) keep their high byte; what has no fixed range (32 bits, floating point) is
+    stretched to its own."""
     if image.mode.startswith("I;16"):
-        return image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
+        factor = 1 / (1 << max(8, min(bits, 16)) - 8)
+        return image.convert("I").point(lambda value: value * factor).convert("L")
     low, high = image.getextrema()
-    if not isinstance(low, int | float) or not isinstance(high, int | float) or high <= low:
+    if not isinstance(low, int | float) or not isinstance(high, int | float):
         return image.convert("L")
+    if image.mode == "I" and low < 0 and _unsigned(image):
+        return Image.frombytes("L", image.size, image.tobytes()[3::4])  # Pillow has no 32 bits without a sign
     if image.mode == "I" and low >= 0 and high <= 65535:
         low, high = 0, 255 if high <= 255 else 65535
+    if not high > low:
+        return image.convert("L")
     factor = 255 / (high - low)
     return image.point(lambda value: value * factor - low * factor).convert("L")
+
+
+def _unsigned(image: Image.Image) -> bool:
+    return image.format == "TIFF" and image.tag_v2.get(_SAMPLE_FORMAT, (1,)) in (1, (1,))  # type: ignore[attr-defined]
 
 
 def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:

@@ -13,7 +13,7 @@ from typing import Any
 from PIL import Image
 
 from workers.errors import CannotDecode
-from workers.images import formats
+from workers.images import exif, formats
 from workers.images.header import Header
 
 _ALLOWED_LOADERS = ("VipsForeignLoadSvg",)
@@ -67,6 +67,9 @@ def read_header(where: int | bytes, kind: formats.Format, file_bytes: int) -> He
             bands=image.bands,
             plane_bytes=2.0 * image.bands,
             bits={"uchar": 8, "ushort": 16, "short": 16}.get(image.format, 32),
+            orientation=image.get("orientation") if image.get_typeof("orientation") else 1,
+            taken=exif.parse(image.get("exif-data")).taken if image.get_typeof("exif-data") else None,
+            progressive=bool(image.get_typeof("interlaced")),
             frames=image.get("n-pages") if image.get_typeof("n-pages") else 1,
             icc="other" if image.get_typeof("icc-profile-data") else "",
             alpha=bool(image.hasalpha()),

@@ -1,0 +1,156 @@
+"""PNM as Pillow does not read it, or only a sample at a time: PAM (P7), plain text (P2, P3), and odd depths (P5, P6).
+
+A sample is scaled by a table, a block at a time: 50 megapixels of 16 bits take two seconds, where Pillow's own loop
+takes a minute. What Pillow's decoders in C read (255, and 65,535 for grey) is left to them. Samples keep their upper
+eight bits. netpbm.sourceforge.net/doc, pnm(5) and pam(5).
+"""
+
+import array
+import re
+import sys
+from collections.abc import Iterator
+from typing import IO, Any, Final
+
+from PIL import Image, ImageFile
+
+NAME: Final = "PNM"
+_MODES: Final = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+_BLOCK_BYTES: Final = 1 << 18
+_MOST_LINES: Final = 200
+_LINE_BYTES: Final = 1 << 16
+_COMMENT: Final = re.compile(rb"#[^\r\n]*")
+_DEPTHS: Final = {b"P2": 1, b"P3": 3, b"P5": 1, b"P6": 3}
+_LARGEST: Final = 65_535
+_BYTE: Final = 255
+
+
+class PnmImage(ImageFile.ImageFile):
+    """A PNM whose header was read; Pillow's protocol."""
+
+    format = "PPM"
+    format_description = "Portable anymap"
+
+    def _open(self) -> None:
+        assert self.fp is not None
+        magic = self.fp.read(2)
+        if magic == b"P7":
+            width, height, depth, most = _pam(self.fp)
+        elif magic in _DEPTHS:
+            width, height, most = _numbers(self.fp, 3)
+            depth = _DEPTHS[magic]
+            if magic in (b"P5", b"P6") and (most == _BYTE or (depth, most) == (1, _LARGEST)):
+                raise SyntaxError("Pillow's own")
+        else:
+            raise SyntaxError("not one of these")
+        if depth not in _MODES or not 0 < most <= _LARGEST:
+            raise ValueError(f"{depth} samples a pixel, up to {most}")
+        self._size, self._mode = (width, height), _MODES[depth]
+        plain = magic in (b"P2", b"P3")
+        self.tile = [ImageFile._Tile(NAME, (0, 0, width, height), self.fp.tell(), (plain, most))]
+
+
+def _numbers(file: IO[bytes], count: int) -> list[int]:
+    """The numbers of a header, with comments anywhere between them; the file is left behind the byte after the last."""
+    found: list[int] = []
+    token = b""
+    for _ in range(_LINE_BYTES):
+        byte = file.read(1)
+        if byte == b"#":
+            file.readline(_LINE_BYTES)
+            byte = b"\n"
+        if byte.isdigit():
+            token += byte
+            continue
+        if token:
+            found.append(int(token))
+            token = b""
+        if len(found) == count or not byte.isspace():
+            break
+    if len(found) < count:
+        raise ValueError("a header that ends too early")
+    return found
+
+
+def _pam(file: IO[bytes]) -> tuple[int, int, int, int]:
+    told: dict[bytes, int] = {}
+    for _ in range(_MOST_LINES):
+        line = file.readline(_LINE_BYTES)
+        words = line.split(None, 1)
+        if words[:1] == [b"ENDHDR"]:
+            return told[b"WIDTH"], told[b"HEIGHT"], told[b"DEPTH"], told[b"MAXVAL"]
+        if not line:
+            break
+        if len(words) == 2 and words[0] in (b"WIDTH", b"HEIGHT", b"DEPTH", b"MAXVAL"):
+            told[words[0]] = int(words[1])
+    raise ValueError("a header without its end")
+
+
+class _Decoder(ImageFile.PyDecoder):
+    """Fills the image by bands of rows."""
+
+    _pulls_fd = True
+
+    def decode(self, buffer: Any) -> tuple[int, int]:
+        """Reads all of it; raises ValueError where the file ends too early, unless Pillow was told to be lenient."""
+        assert self.fd is not None
+        plain, most = self.args
+        wide, high = self.state.xsize, self.state.ysize
+        row = wide * len(Image.getmodebands(self.mode) * "b")
+        ready, at = bytearray(), 0
+        for block in _plain(self.fd, most) if plain else _packed(self.fd, most, row * high):
+            ready += block
+            if rows := min(len(ready) // row, high - at):
+                self._put(bytes(ready[: rows * row]), at, rows)
+                del ready[: rows * row]
+                at += rows
+            if at == high:
+                return -1, 0
+        if not ImageFile.LOAD_TRUNCATED_IMAGES:
+            raise OSError(f"image file is truncated: {at} of {high} rows are there")
+        return -1, 0
+
+    def _put(self, samples: bytes, at: int, rows: int) -> None:
+        wide = self.state.xsize
+        assert self.im is not None
+        self.im.paste(Image.frombytes(self.mode, (wide, rows), samples).im, (0, at, wide, at + rows))
+
+
+def _table(most: int) -> bytes:
+    return bytes(round(sample * _BYTE / most) for sample in range(most + 1))
+
+
+def _packed(file: IO[bytes], most: int, count: int) -> Iterator[bytes]:
+    """The samples of a binary file at eight bits, by blocks."""
+    table = _table(most)
+    table += bytes([_BYTE]) * (256 - len(table))
+    while count > 0 and (block := file.read(min(_BLOCK_BYTES, count * (1 if most <= _BYTE else 2)))):
+        if most <= _BYTE:
+            made = block.translate(table)
+        elif most == _LARGEST:
+            made = block[: len(block) // 2 * 2 : 2]
+        else:
+            samples = array.array("H", block[: len(block) // 2 * 2])
+            if sys.byteorder == "little":
+                samples.byteswap()
+            made = bytes(table[min(sample, most)] for sample in samples)
+        count -= len(made)
+        yield made
+
+
+def _plain(file: IO[bytes], most: int) -> Iterator[bytes]:
+    """The samples of a text file at eight bits, by blocks of whole lines."""
+    table = _table(most)
+    while block := file.read(_BLOCK_BYTES):
+        block += file.readline(_LINE_BYTES)
+        if b"#" in block:
+            block = _COMMENT.sub(b" ", block)
+        try:
+            yield bytes(map(table.__getitem__, map(int, block.split())))
+        except IndexError as error:
+            raise ValueError(f"a sample above {most}") from error
+
+
+def register() -> None:
+    """Makes Pillow read them, as the format NAME."""
+    Image.register_open(NAME, PnmImage, lambda prefix: prefix[:1] == b"P")
+    Image.register_decoder(NAME, _Decoder)
