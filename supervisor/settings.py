@@ -158,7 +158,7 @@ def section(section: str, struct: type[msgspec.Struct]) -> tuple[Setting, ...]:
                 field=field.name,
                 kind=kind,
                 default=field.default,
-                help=f"{HELP[section][field.name]} [{show(kind, field.default)}]",
+                help=f"{HELP[section].get(field.name, field.name)} [{show(kind, field.default)}]",
                 section=section,
             )
         )
