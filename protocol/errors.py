@@ -30,8 +30,10 @@ class UnknownBatch(UsageError):
 
     code = "unknown_batch"
 
-    def __init__(self, batch: str) -> None:
-        super().__init__(f"no batch {batch!r} is known here; 'supervisor batches' lists them")
+    def __init__(self, batch: str, *, unfinished: bool = False) -> None:
+        what = "unfinished batch" if unfinished else "batch"
+        why = ": it is over, or never was" if unfinished else ""
+        super().__init__(f"no {what} {batch!r} is known here{why}; 'supervisor batches' lists them")
 
 
 class UnknownRecipe(UsageError):

@@ -302,7 +302,7 @@ def _progress(state: PoolState, peer: bytes, request: m.Progress, now: float) ->
 def _batch(state: PoolState, name: str) -> Batch:
     batch = state.queue.batches.get(name)
     if batch is None:
-        raise UnknownBatch(name)
+        raise UnknownBatch(name, unfinished=True)
     return batch
 
 
