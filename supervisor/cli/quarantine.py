@@ -72,8 +72,19 @@ def _show(arguments: argparse.Namespace) -> int:
         print(f"{shown(entry.path)}\n  {entry.kind}: {entry.message}\n  since {when(entry.at)}, recipe {entry.recipe}")
         print(f"  file of {human(entry.size_bytes)}, changed {when(entry.mtime_ns / 1e9)}")
         for key, value in entry.evidence.items():
-            print(f"  {key.replace('_', ' ')}: {value}")
+            print(f"  {evidence_line(key, value)}")
     return 0
+
+
+def evidence_line(key: str, value: Any) -> str:
+    """Returns one piece of evidence for people: sizes in their units, steps counted from one as in the messages."""
+    if key == "rss_curve":
+        return "memory before its end: " + ", ".join(f"{human(size)} at {seconds:g} s" for seconds, size in value)
+    if key == "step":
+        return f"step: {value + 1}"
+    if key.endswith("_bytes"):
+        return f"{key.removesuffix('_bytes').replace('_', ' ')}: {human(value)}"
+    return f"{key.replace('_', ' ')}: {value}"
 
 
 VERBS = {"quarantine": Verb(_configure, _run, examples=_EXAMPLES)}

@@ -5,6 +5,7 @@ import pytest
 
 from protocol.messages import BatchProgress, Counts, Summary
 from supervisor.cli import main
+from supervisor.cli.quarantine import evidence_line
 from supervisor.cli.tell import Bar, images, other_files
 
 
@@ -47,6 +48,16 @@ def test_without_a_terminal_a_pause_is_told_once_for_each_reason(capsys: pytest.
         "batch b1 waits: the disk of the outputs is full",
         "batch b1 waits: backup",
     ]
+
+
+def test_evidence_is_told_in_the_units_of_people() -> None:
+    assert evidence_line("rss_curve", [[0.013, 28 << 20], [1.5, 1 << 30]]) == (
+        "memory before its end: 28 MB at 0.013 s, 1.0 GB at 1.5 s"
+    )
+    assert evidence_line("step", 0) == "step: 1", "as the message counts"
+    assert evidence_line("peak_bytes", 42 << 20) == "peak: 42 MB"
+    assert evidence_line("exit_code", -11) == "exit code: -11"
+    assert evidence_line("cause", "signal 11") == "cause: signal 11"
 
 
 def test_one_image_is_one() -> None:
