@@ -66,7 +66,7 @@ class OwnMemory:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._statm = _open("/proc/self/statm", os.O_RDONLY)
-        self._malloc_bytes = 0
+        self._malloc_bytes = self._kept_bytes = 0
         self._malloc_due = 0.0
         self._vips_memory = _vips_function("vips_tracked_get_mem")
 
@@ -83,7 +83,7 @@ class OwnMemory:
         native = int(self._vips_memory()) if self._vips_memory is not None else 0
         blocks = sys.getallocatedblocks()
         heap = blocks * BLOCK_BYTES + max(0, self._malloc() - native)
-        return Memory(rss_bytes=self.rss_bytes(), heap_bytes=heap, native_bytes=native, blocks=blocks)
+        return Memory(self.rss_bytes(), heap, native, blocks, self._kept_bytes)
 
     def trim(self) -> None:
         """Gives back what can be given back: libvips' cache of operations, garbage, the C library's free memory."""
@@ -110,6 +110,7 @@ class OwnMemory:
         if now >= self._malloc_due and _mallinfo2 is not None:
             found = _mallinfo2()
             self._malloc_bytes = found.uordblks + found.hblkhd
+            self._kept_bytes = found.fordblks
             cost = self._clock() - now
             self._malloc_due = now + cost / MALLOC_SHARE
         return self._malloc_bytes

@@ -13,12 +13,13 @@ class FromWorker(Message, frozen=True, kw_only=True):
 
 class Memory(Part, frozen=True, array_like=True):
     """A worker's own figures, in bytes: resident, Python heap, native caches of libraries. `blocks`: how many memory
-    blocks Python's objects take."""
+    blocks Python's objects take. `kept_bytes`: what the C library keeps free for the next request, resident or not."""
 
     rss_bytes: int
     heap_bytes: int
     native_bytes: int
     blocks: int = 0
+    kept_bytes: int = 0
 
 
 class Ready(FromWorker, frozen=True, kw_only=True):

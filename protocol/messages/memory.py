@@ -25,6 +25,8 @@ class ProcessMemory(Part, frozen=True, kw_only=True):
     """Python's own heap, as the process says."""
     native_bytes: int | None = None
     """What is neither Python's heap nor shared: decoders, models, what malloc holds."""
+    kept_bytes: int | None = None
+    """What malloc keeps free, as the process says: it is resident until a trim, and nobody's."""
     slot: int | None = None
     state: str | None = None
     baseline_bytes: int | None = None

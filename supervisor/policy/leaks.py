@@ -50,6 +50,8 @@ _PART_SPENT = 0.5
 HEAP_BLOCKS_PER_ITEM = 0.5
 """What Python's objects keep takes a block an item at least; clean items leave none (0.00 measured over 4,000). Only
 while a worker warms up do these come to some blocks an item: hence the step that is blamed is looked at by itself."""
+BLOCK_BYTES = 90
+"""Mean size of a small object, as the workers reckon it (`workers.memory`)."""
 HEAP_CONFIDENCE = 0.5
 """Of a worker's blocks: a module that was loaded meanwhile is no growth."""
 READING = "reading"
@@ -73,7 +75,7 @@ def on_items(
         watch.since += 1
         watch.items += 1
     if items:
-        watch.figures.append((now, watch.items, memory.rss_bytes, memory.blocks))
+        watch.figures.append((now, watch.items, memory.rss_bytes, memory.blocks, memory.kept_bytes))
     return commands
 
 
@@ -240,23 +242,38 @@ def _of_worker(state: PoolState, slot: Slot) -> Leak | None:
     if watch is None or worker is None or watch.incarnation != worker.incarnation or watch.items < RECENT:
         return None
     figures = list(watch.figures)
-    rss = steady([(at, size) for at, _, size, _ in figures])
-    if rss.confidence < SURE or rss.slope < STEADY_BYTES_PER_SECOND or rss.grown < STEADY_BYTES:
+    if not _grows(steady([(at, rss) for at, _, rss, _, _ in figures])):
         return None
-    python = steady([(items, blocks) for _, items, _, blocks in figures])
-    is_heap = python.slope >= HEAP_BLOCKS_PER_ITEM and python.confidence >= HEAP_CONFIDENCE
-    where: Where = "heap" if is_heap else "native"
+    where = _where_of_worker(figures)
+    # What the C library keeps free is resident, and is nobody's: only what grows beside it is held.
+    held = steady([(at, max(0, rss - kept)) for at, _, rss, _, kept in figures])
+    if where == "native":
+        # Python's share is taken off as well: what libraries hold must grow by itself.
+        native = [(at, max(0, rss - kept - blocks * BLOCK_BYTES)) for at, _, rss, blocks, kept in figures]
+        held = min(held, steady(native), key=lambda line: line.confidence)
+    if not _grows(held):
+        return None
     items = max(1, figures[-1][1] - figures[0][1])
-    per_item = rss.grown / items
+    per_item = held.grown / items
     return Leak(
         subject_kind="worker",
         subject=f"worker {slot.index}",
         where=where,
         bytes_per_item=round(per_item, 1),
-        bytes_per_second=round(rss.slope, 1),
+        bytes_per_second=round(held.slope, 1),
         items=items,
-        confidence=round(rss.confidence, 3),
+        confidence=round(held.confidence, 3),
         found_at=state.epoch(figures[-1][0]),
-        message=f"worker {slot.index} grows by {human(int(rss.slope))} a second ({where}), "
-        f"{human(int(rss.grown))} so far (confidence {rss.confidence:.2f})",
+        message=f"worker {slot.index} grows by {human(int(held.slope))} a second {_WORDS[where]}, "
+        f"{human(int(held.grown))} so far (confidence {held.confidence:.2f})",
     )
+
+
+def _grows(line: Steady) -> bool:
+    return line.confidence >= SURE and line.slope >= STEADY_BYTES_PER_SECOND and line.grown >= STEADY_BYTES
+
+
+def _where_of_worker(figures: Sequence[tuple[float, int, int, int, int]]) -> Where:
+    """Python counts its blocks: where they grow with the items, its objects hold what grows, whatever their size."""
+    python = steady([(items, blocks) for _, items, _, blocks, _ in figures])
+    return "heap" if python.slope >= HEAP_BLOCKS_PER_ITEM and python.confidence >= HEAP_CONFIDENCE else "native"

@@ -110,6 +110,7 @@ def _worker(state: PoolState, slot: Slot) -> m.ProcessMemory:
         swap_bytes=worker.swap_bytes,
         heap_bytes=heap,
         native_bytes=None if heap is None else max(0, worker.private_bytes - heap),
+        kept_bytes=None if heap is None else worker.kept_bytes,
         slot=slot.index,
         state=worker.state,
         baseline_bytes=worker.baseline_bytes or None,

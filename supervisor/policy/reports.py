@@ -58,6 +58,7 @@ def on_said(state: PoolState, event: WorkerSaid, now: float) -> list[Command]:
             case Heartbeat() as heartbeat:
                 worker.heap_bytes = heartbeat.memory.heap_bytes
                 worker.native_bytes = heartbeat.memory.native_bytes
+                worker.kept_bytes = heartbeat.memory.kept_bytes
                 return []
             case Report() as report:
                 return _on_report(state, slot, worker, report, now)
@@ -104,7 +105,7 @@ def _must_be_sizes(message: AnyFromWorker) -> None:
             return
         case _:
             memory = message.memory
-            figures = [memory.rss_bytes, memory.heap_bytes, memory.native_bytes]
+            figures = [memory.rss_bytes, memory.heap_bytes, memory.native_bytes, memory.kept_bytes]
     if min(figures) < 0 or max(figures) > IMPOSSIBLE_BYTES:
         raise Lie(f"it says that its memory is {figures} bytes")
 
@@ -131,6 +132,7 @@ def _on_ready(state: PoolState, slot: Slot, worker: Worker, ready: Ready, now: f
     worker.sampled_at = now
     worker.heap_bytes = ready.memory.heap_bytes
     worker.native_bytes = ready.memory.native_bytes
+    worker.kept_bytes = ready.memory.kept_bytes
     worker.progress_at = now
     worker.sandbox = ready.sandbox
     slot.note = None
@@ -172,6 +174,7 @@ def _on_report(state: PoolState, slot: Slot, worker: Worker, report: Report, now
     worker.progress_at = now
     worker.heap_bytes = report.memory.heap_bytes
     worker.native_bytes = report.memory.native_bytes
+    worker.kept_bytes = report.memory.kept_bytes
     if settlements:
         commands.append(SettleItems(settlements=settlements))
         _count_settled(slot, worker, lease, len(settlements))

@@ -116,7 +116,7 @@ class RecipeWatch(msgspec.Struct, kw_only=True):
 
 
 class WorkerWatch(msgspec.Struct, kw_only=True):
-    """One worker between two measured items, and its own figures over time: (date, items, RSS, blocks)."""
+    """One worker between two measured items, and its own figures over time: (date, items, RSS, blocks, kept free)."""
 
     incarnation: int
     items: int = 0
@@ -126,7 +126,7 @@ class WorkerWatch(msgspec.Struct, kw_only=True):
     held_blocks: int = 0
     step_blocks: tuple[int, ...] = ()
     models: tuple[tuple[str, ...], ...] = ()
-    figures: deque[tuple[float, int, int, int]] = msgspec.field(
+    figures: deque[tuple[float, int, int, int, int]] = msgspec.field(
         default_factory=lambda: deque(maxlen=_SAMPLES_OF_WORKER)
     )
 

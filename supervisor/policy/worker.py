@@ -156,6 +156,8 @@ class Worker(msgspec.Struct, kw_only=True):
     peak_bytes: int = 0
     heap_bytes: int = 0
     native_bytes: int = 0
+    kept_bytes: int = 0
+    """What its C library keeps free."""
     excused_at: float = 0.0
     """When its item was given its time anew, because nobody had looked for long; 0: never."""
     sampled_at: float | None = None

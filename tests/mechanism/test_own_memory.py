@@ -1,5 +1,6 @@
 """A worker's own figures against memory that is really taken."""
 
+import ctypes
 import gc
 import mmap
 import sys
@@ -57,6 +58,23 @@ def test_heap_counts_small_objects_and_large_ones() -> None:
     gc.collect()
     now += 1000.0
     assert memory.read().heap_bytes < before.heap_bytes + 10 * MB
+
+
+def test_what_the_c_library_keeps_free_is_told_apart() -> None:
+    malloc = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_size_t)(("malloc", ctypes.CDLL(None)))
+    free = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(("free", ctypes.CDLL(None)))
+    memory = OwnMemory(lambda: 0.0)  # asking takes no time: each time it is asked again
+    if not memory.read().heap_bytes or not hasattr(ctypes.CDLL(None), "mallinfo2"):
+        pytest.skip("the C library does not tell")
+    pieces = [malloc(3_000) for _ in range(16_000)]
+    taken = memory.read()
+    for piece in pieces[::2]:  # the others between them keep these from going back
+        free(piece)
+    holed = memory.read()
+    assert holed.kept_bytes - taken.kept_bytes > 20 * 1_000_000
+    assert taken.heap_bytes - holed.heap_bytes > 20 * 1_000_000
+    for piece in pieces[1::2]:
+        free(piece)
 
 
 def test_what_libvips_holds_is_told() -> None:

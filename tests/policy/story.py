@@ -183,6 +183,7 @@ class Story:
         items: list[m.ItemReport] | None = None,
         rss: int = 60,
         blocks: int = 0,
+        kept: int = 0,
     ) -> list[c.Command]:
         """A worker reports these items done (all of its lease when none are named)."""
         held = self.lease(slot)
@@ -196,7 +197,7 @@ class Story:
             items=reports,
             handed_back=back or [],
             finished=finished,
-            memory=m.Memory(rss * MB, 0, 0, blocks),
+            memory=m.Memory(rss * MB, 0, 0, blocks, kept * MB),
         )
         return self.say(slot, report)
 

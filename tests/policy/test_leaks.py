@@ -42,9 +42,11 @@ class Leaky:
         blocks: Callable[[int], int] = lambda _: 0,
         made: tuple[int, int] = (0, 1),
         models: Callable[[int], list[list[str]]] = lambda _: [],
+        kept: Callable[[int], int] = lambda _: 0,
     ) -> "Leaky":
         """Lets items be done by the workers in turn; `rss` (MB) and the Python `blocks` left by their number; `made`:
-        how many blocks the two steps make; `models`: what each of them uses."""
+        how many blocks the two steps make; `models`: what each of them uses; `kept`: MB of the RSS that are
+        free."""
         story, done = self.story, 0
         while done < items:
             for slot in range(len(self.held)):
@@ -74,8 +76,9 @@ class Leaky:
                 )
                 last = len(story.lease(slot)) == 1
                 heard = story.report(
-                    slot, items=[report], finished=last, rss=rss(self.number), blocks=self.blocks[slot]
-                )
+                    slot, items=[report], finished=last, rss=rss(self.number), blocks=self.blocks[slot],
+                    kept=kept(self.number),
+                )  # fmt: skip
                 self.notes += [command for command in heard if isinstance(command, c.Note)]
         return self
 
@@ -153,6 +156,31 @@ def test_a_worker_that_grows_where_no_step_explains_it_is_told_by_itself(blocks:
     assert leak.bytes_per_item == pytest.approx(MB / 8, rel=0.2)
     assert leak.confidence >= 0.9
     assert run.of("leak") == [], "no operation is blamed"
+
+
+@pytest.mark.parametrize(
+    ("rss", "kept"),
+    [
+        (lambda number: 60 + number // 8, lambda number: number // 8),
+        (lambda number: 60 + number // 8 + number % 9, lambda number: number // 8),
+        (lambda number: 60, lambda number: 30 - number // 8),
+    ],
+    ids=["growing", "growing beside a saw-tooth", "used up, with nothing more resident"],
+)
+def test_what_the_allocator_keeps_free_is_no_leak(rss: Callable[[int], int], kept: Callable[[int], int]) -> None:
+    run = Leaky(workers=1, items=2_000).work(200, clean(1), rss, kept=kept)
+
+    assert leaks(run.story.pool.state) == []
+
+
+def test_a_native_leak_shows_beside_kept_memory_that_comes_and_goes() -> None:
+    run = Leaky(workers=1, items=2_000).work(
+        200, clean(1), lambda number: 60 + number // 8 + number % 7, kept=lambda number: number % 7
+    )
+
+    (leak,) = leaks(run.story.pool.state)
+    assert (leak.subject, leak.where) == ("worker 0", "native")
+    assert leak.bytes_per_item == pytest.approx(MB / 8, rel=0.2)
 
 
 def test_a_worker_that_saws_or_has_warmed_up_is_not_told() -> None:
