@@ -1,6 +1,6 @@
 """Bytes <-> messages: the only place that reads bytes off the wire, and where they are validated."""
 
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
@@ -78,6 +78,10 @@ def _decode(decoder: msgspec.json.Decoder[Any], frame: bytes) -> Any:
         if envelope is not None and envelope.get("v", PROTOCOL_VERSION) != PROTOCOL_VERSION:
             raise WrongVersion(envelope.get("v"), PROTOCOL_VERSION) from error
         name = envelope.get("type") if envelope is not None else None
+        types = [message.__struct_config__.tag for message in get_args(decoder.type)]
+        if envelope is not None and name not in types:
+            asked = "the message names no type" if name is None else f"there is no message of type {name!r}"
+            raise BadMessage(f"{asked}; there are {', '.join(types)}") from error
         raise BadMessage(f"bad message{f' {name!r}' if name is not None else ''}: {error}") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadMessage(f"not JSON: {error}") from error

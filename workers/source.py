@@ -443,4 +443,4 @@ class Source:
 
 def gone(shown: str) -> Verdict:
     """Returns the verdict on a file that is not there any more."""
-    return Verdict("io", f"{shown} no longer exists (it was there when it was submitted)")
+    return Verdict("io", f"{shown} does not exist (any more)")

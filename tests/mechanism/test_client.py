@@ -12,7 +12,7 @@ from protocol import sockets
 from protocol.chunks import CHUNK_NAMES
 from protocol.client import WINDOW, Client
 from protocol.codec import decode_request, encode
-from protocol.errors import NoSupervisor, OutputClash, Refused, UnknownBatch, UsageError, WaitedTooLong
+from protocol.errors import BadMessage, NoSupervisor, OutputClash, Refused, UnknownBatch, UsageError, WaitedTooLong
 from protocol.messages import (
     MAX_FRAME_BYTES,
     AddItems,
@@ -343,3 +343,16 @@ def test_submitting_is_cheap(serve: Start) -> None:
     spent = time.process_time() - began  # both sides: encoding, sending, decoding, answering
     assert batch.added == 100_000
     assert spent < 1.5
+
+
+@pytest.mark.parametrize(
+    ("frame", "asked"),
+    [
+        (b'{"v":1,"type":"status"}', "there is no message of type 'status'; there are hello, open_batch, "),
+        (b'{"v":1}', "the message names no type; there are hello, open_batch, "),
+    ],
+)
+def test_who_names_no_known_type_is_told_which_there_are(frame: bytes, asked: str) -> None:
+    with pytest.raises(BadMessage) as told:
+        decode_request(frame)
+    assert str(told.value).startswith(asked) and "status_request" in str(told.value)

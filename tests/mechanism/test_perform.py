@@ -111,7 +111,7 @@ def test_gone_and_other_than_files(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     gone = bench.run(os.fsencode(tmp_path / "was.jpg"))
     assert gone.error is not None and gone.error.kind == "io"
-    assert gone.error.message.endswith("no longer exists (it was there when it was submitted)")
+    assert gone.error.message.endswith("does not exist (any more)")
     os.mkfifo(tmp_path / "pipe.jpg")
     pipe = bench.run(os.fsencode(tmp_path / "pipe.jpg"))
     assert pipe.error is not None and (pipe.error.kind, "a pipe" in pipe.error.message) == ("unsupported", True)
