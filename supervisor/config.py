@@ -21,7 +21,7 @@ from protocol.messages import Recipe
 from protocol.sockets import MAX_IPC_PATH_BYTES
 from supervisor.kinds import read_kinds
 from supervisor.parts import PartCommand, read_parts
-from supervisor.policy.cache.settings import PolicyName
+from supervisor.policy.cache.settings import CacheSettings, PolicyName
 from supervisor.policy.cleanup_settings import AlertSettings, CleanupSettings
 from supervisor.policy.hours import Hours
 from supervisor.policy.lease_book import LeaseSettings
@@ -74,6 +74,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     cache_policy: PolicyName | None = None
     cache_memory_bytes: int = 50 * 1024**2
     cache_hard_links: bool = False
+    cache_entries: int = 2_000_000
+    cache_ttl_seconds: float = 30 * 86_400.0
     temp_directory: str | None = None
     """None: below the state directory."""
     reaper: TempSettings = TempSettings()
@@ -114,6 +116,17 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     def events_endpoint(self) -> str:
         """Where decisions are published."""
         return f"ipc://{self.socket_directory}/{EVENTS}"
+
+    def cache_settings(self, default_limit_bytes: int) -> CacheSettings:
+        """What of this is the cache's; `default_limit_bytes` counts where no size is set."""
+        return CacheSettings(
+            limit_bytes=self.cache_bytes if self.cache_bytes is not None else default_limit_bytes,
+            limit_entries=self.cache_entries,
+            policy=self.cache_policy,
+            ttl_seconds=self.cache_ttl_seconds,
+            memory_bytes=self.cache_memory_bytes,
+            hard_links=self.cache_hard_links,
+        )
 
 
 class StartSummary(msgspec.Struct, frozen=True, kw_only=True):

@@ -45,7 +45,6 @@ from supervisor.mechanism.temp import Keeper, TempRoot
 from supervisor.mechanism.trace_file import TraceFile
 from supervisor.mechanism.turns import TurnTimes
 from supervisor.policy.cache.keys import CacheStep, step_of
-from supervisor.policy.cache.settings import CacheSettings
 from supervisor.policy.crowding import outlook
 from supervisor.policy.events import Recovered, Remembered
 from supervisor.policy.part import PartPlan
@@ -303,12 +302,7 @@ def _open_cache(
 ) -> CacheThread | None:
     if not config.cache:
         return None
-    settings = CacheSettings(
-        limit_bytes=config.cache_bytes if config.cache_bytes is not None else default_limit(state.path, _held(state)),
-        policy=config.cache_policy,
-        memory_bytes=config.cache_memory_bytes,
-        hard_links=config.cache_hard_links,
-    )
+    settings = config.cache_settings(default_limit(state.path, _held(state)))
     cache = CacheThread(state.path, settings, state.token, mailbox.post, log.line)
     cache.start()
     cache.retire({step.operation: step.version for steps in catalogue.values() for step in steps})

@@ -8,6 +8,7 @@ from protocol.errors import UsageError
 from protocol.sockets import MAX_IPC_PATH_BYTES
 from supervisor.cli import main
 from supervisor.config import read, socket_directory
+from supervisor.policy.cache.settings import CacheSettings
 from supervisor.policy.sizes import human
 from supervisor.recipes import all_recipes
 from supervisor.settings import BY_NAME, SETTINGS
@@ -117,6 +118,19 @@ def test_all_faults_are_told_at_once(tmp_path: Path, home: dict[str, str]) -> No
     for word in ("workers", "SUPERVISOR_DRAIN", "key memory", "key unknown", "recipes.thumbs"):
         assert word in str(caught.value)
     assert len(reading.faults) == 5
+
+
+def test_the_cache_gets_what_is_set_of_it(home: dict[str, str]) -> None:
+    plain = read({}, environ=home).config(usable_cores=1).cache_settings(7)
+    assert plain == CacheSettings(limit_bytes=7, memory_bytes=50 * 1024**2)
+    flags = {
+        "cache-size": "3M", "cache-entries": "9", "cache-ttl": "2d", "cache-policy": "ttl", "cache-memory": "1M",
+        "cache-hard-links": "yes",
+    }  # fmt: skip
+    assert read(flags, environ=home).config(usable_cores=1).cache_settings(7) == CacheSettings(
+        limit_bytes=3 * 1024**2, limit_entries=9, ttl_seconds=172_800.0, policy="ttl", memory_bytes=1024**2,
+        hard_links=True,
+    )  # fmt: skip
 
 
 def test_a_file_that_was_named_must_be_there(tmp_path: Path, home: dict[str, str]) -> None:
