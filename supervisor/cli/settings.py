@@ -104,6 +104,7 @@ def _show(arguments: argparse.Namespace, reading: Reading) -> int:
         values["workers"] = usable_cores()
     shown = [setting for setting in SETTINGS if not setting.hidden]
     values |= {s.name: "(secret)" for s in shown if s.secret and values[s.name] is not None}
+    values |= {s.name: str(values[s.name]) for s in shown if s.kind == "hours" and values[s.name] is not None}
     if arguments.json:
         settings = {s.key_path: {"value": values[s.name], "source": reading.sources[s.name]} for s in shown}
         print_json({"file": reading.file, "settings": settings})

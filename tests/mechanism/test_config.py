@@ -1,5 +1,6 @@
 """Settings: where they come from, what is wrong with them, and values as people write them."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,21 @@ def test_every_setting_of_a_table_is_explained_and_nothing_else() -> None:
     assert fields == {(table, field) for table, phrases in HELP.items() for field in phrases}
     phrases = [phrase for table in HELP.values() for phrase in table.values()]
     assert len(set(phrases)) == len(phrases) and min(map(len, phrases)) > 10
+
+
+def test_every_setting_is_shown_as_json_and_in_words(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    text = {"between": "22:00-06:00", "http": "127.0.0.1:80", "memory": "1G", "alert-webhook": "http://a/b"}
+    for name, value in text.items():
+        monkeypatch.setenv(BY_NAME[name].variable, value)
+    monkeypatch.setenv("SUPERVISOR_STATE", str(tmp_path))
+    assert main(["config", "show", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)["settings"]
+    assert shown["between"] == {"value": "22:00-06:00", "source": "variable SUPERVISOR_BETWEEN"}
+    assert shown["memory"]["value"] == 1 << 30 and shown["alert_webhook"]["value"] == "(secret)"
+    assert main(["config", "show"]) == 0
+    assert "22:00-06:00" in capsys.readouterr().out
 
 
 def test_defaults(home: dict[str, str]) -> None:
