@@ -1,4 +1,7 @@
-"""`duplicates --by vector`: new vectors are taken from the results into the state directory's stores, then searched."""
+"""`duplicates --by vector`: new vectors are taken from the results into the state directory's stores, then searched.
+
+No supervisor watches this process: it looks itself at what memory is left to it, and gives way to the workers.
+"""
 
 import argparse
 import base64
@@ -11,8 +14,13 @@ from protocol.messages import ImageHash
 from supervisor.cli.duplicates import Asked, Below, iter_pages
 from supervisor.cli.find import Answerer
 from supervisor.cli.options import client_settings
-from supervisor.mechanism.vectors import Entry, Shelf, VectorStore, farthest, group_vectors
+from supervisor.mechanism.memory import BudgetFinder
+from supervisor.mechanism.vectors import Entry, Shelf, VectorStore, compute_alone, farthest, group_vectors
 from supervisor.policy.duplicates import Group, Picture, group_of
+from supervisor.policy.near_vectors import headroom_bytes
+
+_GROUPS_AT_ONCE = 32
+"""Looked at before the pages of the file that they were read from are given back."""
 
 
 def groups_by_vectors(
@@ -22,10 +30,17 @@ def groups_by_vectors(
     seen: Callable[[Sequence[Picture]], list[Picture]],
 ) -> tuple[list[Group], int]:
     """Returns the groups and how many images have a vector; `seen` leaves out images that are gone. Raises
-    MachineError where numpy is missing or the state directory cannot be written."""
+    MachineError where numpy is missing, memory is too little or the state directory cannot be written."""
     if find_spec("numpy") is None:
         raise MachineError("--by vector needs numpy: install the extra, pip install 'gallery-supervisor[embed]'")
+    compute_alone()
     state = client_settings(arguments).state_directory
+    finder = BudgetFinder()
+
+    def headroom() -> int:
+        budget = finder.find(0)
+        return headroom_bytes(budget.bytes, budget.cgroup_used_bytes, budget.available_bytes)
+
     try:
         with Shelf(state, arguments.vectors) as shelf:
             _take_in(answerer, shelf)
@@ -35,11 +50,16 @@ def groups_by_vectors(
             for store in shelf.stores:
                 rows = {path: row for path, row in store.newest().items() if wanted(path)}
                 known += len(rows)
-                groups += _groups(store, rows, asked.cosine, seen)
+                near = group_vectors(
+                    store.matrix(), list(rows.values()), asked.cosine, store.let_go, headroom, exact=arguments.exact
+                )
+                groups += _groups(store, rows, near, seen)
                 store.drop()
             return groups, known
     except OSError as error:
         raise MachineError(f"the vectors in {state} cannot be kept: {error.strerror or error}") from error
+    finally:
+        finder.close()
 
 
 def _take_in(answerer: Answerer, shelf: Shelf) -> None:
@@ -70,16 +90,21 @@ def _wanted(answerer: Answerer, asked: Asked) -> Callable[[str], bool]:
 
 
 def _groups(
-    store: VectorStore, rows: dict[str, int], limit: float, seen: Callable[[Sequence[Picture]], list[Picture]]
+    store: VectorStore,
+    rows: dict[str, int],
+    near: Sequence[Sequence[int]],
+    seen: Callable[[Sequence[Picture]], list[Picture]],
 ) -> list[Group]:
     entries, matrix = store.entries(), store.matrix()
     order = list(rows.values())
 
     def how_far(ordered: Sequence[Picture]) -> float:
-        return farthest(matrix, rows[ordered[0].path], [rows[each.path] for each in ordered])
+        return farthest(matrix, rows[ordered[0].path], [rows[each.path] for each in ordered], store.let_go)
 
     groups = []
-    for places in group_vectors(matrix, order, limit, store.let_go):
+    for number, places in enumerate(near):
+        if number % _GROUPS_AT_ONCE == 0:
+            store.let_go()
         chosen = [entries[order[place]] for place in places]
         there = seen([Picture(path=each.path, width=each.width, height=each.height) for each in chosen])
         if len(there) > 1:

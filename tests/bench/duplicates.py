@@ -43,7 +43,8 @@ store.add([Entry(f"/photos/p{{n:07d}}.jpg", 6000, 4000) for n in range(count)], 
 """
 _SEARCH = f"""
 import resource, sys, time
-from supervisor.mechanism.vectors import VectorStore, group_vectors
+from supervisor.mechanism.vectors import VectorStore, compute_alone, group_vectors
+compute_alone()
 store = VectorStore(sys.argv[1], "0" * 16, {DIMENSIONS})
 matrix, rows = store.matrix(), list(store.newest().values())
 groups = group_vectors(matrix, rows, 0.05, store.let_go)

@@ -154,22 +154,48 @@ def test_what_vectors_need_is_named(bed: Bed) -> None:
     assert ended.code != 0 and "pip install 'gallery-supervisor[embed]'" in ended.err
 
 
-def test_hashes_of_a_forgotten_batch_come_back_with_the_next_run_without_any_work(bed: Bed) -> None:
+def forget_first(bed: Bed, recipe: str) -> None:
+    """Runs a batch on all photos, then another on some, and waits until a supervisor has forgotten the first."""
     bed.environment["SUPERVISOR_CACHE"] = "yes"
-    bed.write_config(hashed=HASHED)
     with open(bed.config, "a", encoding="utf-8") as config:
         config.write('[retention.preview]\nage = "1h"\ncount = 1\n')
     fill(bed)
-    other = os.path.join(bed.photos, "sub")
     supervisor = bed.start()
-    for name, where in (("first", bed.photos), ("second", other)):
-        words = ("submit", where, "--recipe", "hashed", "--kind", "preview", "--batch", name, "--wait")
+    for name, where in (("first", bed.photos), ("second", os.path.join(bed.photos, "sub"))):
+        words = ("submit", where, "--recipe", recipe, "--kind", "preview", "--batch", name, "--wait")
         assert bed.run(*words).code == 0
     supervisor.signal(signal.SIGTERM)
     supervisor.wait()
     bed.start()
     wait_for(lambda: len(bed.run("batches", "--json").rows[-1]) == 1, "the first batch is forgotten")
+
+
+def test_hashes_of_a_forgotten_batch_come_back_with_the_next_run_without_any_work(bed: Bed) -> None:
+    bed.write_config(hashed=HASHED)
+    forget_first(bed, "hashed")
     assert FIRST not in [set(group) for group in groups(bed.run("duplicates", "--json"))]
     again = bed.run("submit", bed.photos, "--recipe", "hashed", "--wait", "--json").last
     assert (again["done"], again["cached"]) == (0, again["items"])
     assert FIRST in [set(group) for group in groups(bed.run("duplicates", "--json"))]
+
+
+@pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)} (the extra 'embed')")
+def test_vectors_of_a_forgotten_batch_come_back_from_the_cache_or_are_made_again(bed: Bed) -> None:
+    model = os.fsdecode(write(bed.directory, "models/pooling.onnx", pooling_model()))
+    bed.write_config(seen=[{"operation": "embed", "model": model, "size": 32, "fit": "squash", "mean": [0.5] * 3}])
+    forget_first(bed, "seen")
+    words = ("duplicates", "--by", "vector", "--distance", "0.01", "--json")
+    assert FIRST not in [set(group) for group in groups(bed.run(*words))]
+    again = bed.run("submit", bed.photos, "--recipe", "seen", "--batch", "third", "--wait", "--json").last
+    assert (again["done"], again["cached"]) == (0, again["items"])
+    found = bed.run(*words).out
+    assert FIRST in [set(group) for group in groups(bed.run(*words))]
+
+    shutil.rmtree(os.path.join(bed.state, "vectors"))  # only a copy that can be searched
+    assert bed.run(*words).out == found
+    assert bed.run(*words, "--exact").out == found
+    assert bed.run("cache", "clear").code == 0
+    shutil.rmtree(os.path.join(bed.state, "vectors"))
+    made = bed.run("submit", bed.photos, "--recipe", "seen", "--batch", "fourth", "--wait", "--json").last
+    assert (made["done"], made["cached"]) == (made["items"] - 1, 1), "two are the same file: one is made"
+    assert bed.run(*words).out == found

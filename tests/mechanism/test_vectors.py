@@ -108,9 +108,9 @@ def test_groups_by_bounds_are_those_of_whole_vectors(limit: float, monkeypatch: 
     import numpy
 
     from supervisor.mechanism.vectors import search
+    from supervisor.mechanism.vectors.bounds import Shares, find_bound
 
-    monkeypatch.setattr(search, "ROWS", 128)
-    monkeypatch.setattr(search, "SAMPLE_ROWS", 256)
+    monkeypatch.setattr(search, "SAMPLE_ROWS", 512)
     chance = numpy.random.default_rng(3)
     rows = chance.standard_normal((1500, 96)) * (1 / numpy.arange(1, 97) ** 0.5)
     rows[1000:] = rows[chance.integers(0, 1000, 500)] + chance.standard_normal((500, 96)) * 0.05
@@ -121,17 +121,15 @@ def test_groups_by_bounds_are_those_of_whole_vectors(limit: float, monkeypatch: 
     expected = Groups(1500)
     for one, other in numpy.argwhere(numpy.triu(unit @ unit.T, 1) >= 1 - limit).tolist():
         expected.unite(one, other)
-    chosen = search._Search(matrix, numpy.arange(1500), 1 - limit, lambda: None)._directions()
-    assert limit > 0.1 or 0 < chosen.shape[1] < 96, "bounds are what is tried here"
-    assert group_vectors(matrix, range(1500), limit) == expected.several()
+    unit32 = unit.astype("float32")
+    bound = find_bound(unit32[::2], 1 - limit, 256, exact=True)
+    assert limit > 0.1 or isinstance(bound, Shares), "bounds are what is tried here"
+    assert group_vectors(matrix, range(1500), limit, exact=True) == expected.several()
 
 
 @needs_numpy
 @pytest.mark.parametrize("kind", ["float16", "int8"])
-def test_groups_are_those_of_all_pairs(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from supervisor.mechanism.vectors import search
-
-    monkeypatch.setattr(search, "ROWS", 64)
+def test_groups_are_those_of_all_pairs(tmp_path: Path, kind: str) -> None:
     source = random.Random(5)
     centres = [[source.gauss(0, 1) for _ in range(16)] for _ in range(40)]
     rows = [[each + source.gauss(0, 0.12) for each in source.choice(centres)] for _ in range(300)]
