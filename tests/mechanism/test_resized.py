@@ -10,6 +10,7 @@ from PIL import Image, ImageChops, ImageStat
 
 from workers import specimens
 from workers.images import cost, formats, header, with_pillow, with_vips
+from workers.images.lent import lent
 
 PICTURES = [specimens.photo(*size, seed=seed) for seed, size in enumerate(((320, 240), (320, 240), (411, 293)))]
 SIZES = ((128, 96), (97, 61), (255, 191), (320, 240))
@@ -114,3 +115,35 @@ def test_a_box_divides_the_picture_evenly_or_the_rest_is_done_by_pillow(size: tu
     assert apart(made, whole.resize(target, Image.Resampling.LANCZOS)) < 1.5
     moved = ImageChops.offset(whole, 1, 0).resize(target, Image.Resampling.LANCZOS)
     assert apart(made, moved) > 1.5, "an eighth of a pixel would be noticed"
+
+
+@pytest.mark.parametrize("size", [(7, 5), (640, 480), (3001, 1501)])
+@pytest.mark.parametrize(("mode", "raw", "bands"), [("L", "L", 1), ("RGB", "RGBX", 4)])
+def test_pixels_are_lent_where_they_lie(mode: str, raw: str, bands: int, size: tuple[int, int]) -> None:
+    picture = specimens.photo(*size, seed=8).convert(mode)
+    found = lent(picture)
+    assert found is not None, "also of a picture above Pillow's own blocks of 16 MB"
+    assert (found.bands, found.raw) == (bands, raw)
+    expected = picture.tobytes("raw", raw)
+    assert found.pixels == expected
+    del picture
+    others = [Image.new(mode, size, 9) for _ in range(8)]  # what was given back would be taken by these
+    assert found.pixels == expected, len(others)
+
+
+class _Unlent(Image.Image):
+    """A picture of a Pillow that lends nothing."""
+
+    def __arrow_c_array__(self, requested_schema: object = None) -> tuple[object, object]:
+        raise ValueError("Image rows are not contiguous in memory.")
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("size", [(400, 300), (900, 700)])
+def test_what_is_not_lent_is_copied_with_the_same_result(size: tuple[int, int], mode: str) -> None:
+    picture = specimens.photo(*size, seed=9).convert(mode)
+    copied = picture.copy()
+    copied.__class__ = _Unlent
+    assert lent(copied) is None
+    target = size[0] // 3, size[1] // 3
+    assert with_vips.resized(copied, target).tobytes() == with_vips.resized(picture, target).tobytes()

@@ -57,7 +57,7 @@ _PILLOW_KNOWS: Final = ("I", "F", "LAB")
 _BASE_BYTES: Final = 4_000_000
 """The file is read by the megabyte, and joined to what is left of the one before."""
 _SLACK: Final = 1.1
-"""Pillow's storage comes in blocks of 16 MB, and rows are padded."""
+"""Pillow's storage comes in whole pages, and rows are padded."""
 _VIPS_BASE_BYTES: Final = 4_000_000
 WARM_UP_BYTES: Final = 11_000_000
 """What libvips's first image in a process adds: its thread, its tables, its code paged in. They stay, and are part of
