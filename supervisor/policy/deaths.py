@@ -110,7 +110,7 @@ def on_exited(state: PoolState, event: WorkerExited, now: float) -> list[Command
             state.baselines_known.died_cold(signature(batch.record.recipe), worker.peak_bytes)
         commands += _lose_lease(state, slot, worker, lease, death, event, now)
     commands += _count_death(state, slot, worker, death, event, now)
-    memory_leases.forget_worker(state, slot.index)
+    commands += memory_leases.forget_worker(state, slot.index)
     slot.worker = None
     slot.growth.forget()
     return commands

@@ -22,6 +22,7 @@ from supervisor.policy.commands import Command, FetchItems, Note, SettleItems, T
 from supervisor.policy.confinement import give_way, holds, prepare, within
 from supervisor.policy.items import Item, Settlement, detail_of_error
 from supervisor.policy.levels import Level
+from supervisor.policy.memory_leases import waits_for_model
 from supervisor.policy.prediction.learning import ordinary_bytes, to_be_told, warming_bytes
 from supervisor.policy.prediction.model import signature
 from supervisor.policy.queue import SPECIALS_BEFORE_OTHERS, Batch
@@ -89,7 +90,9 @@ def _known(state: PoolState, slot: Slot, now: float) -> bool:
 
 
 def _offer(state: PoolState, slot: Slot, now: float) -> list[Command]:
-    runnable = list(state.queue.runnable())
+    runnable = [
+        batch for batch in state.queue.runnable() if not waits_for_model(state, slot, batch.record.recipe.name, now)
+    ]
     if not runnable:
         return []
     part = state.limits(slot).item_bytes

@@ -19,6 +19,8 @@ from supervisor.policy.worker import Worker
 
 SMALLEST_POOL_BYTES = 50_000_000
 """FEATURES A6: the pool at the smallest budget; above, it is a share of the budget."""
+LEFT_TO_OTHERS_SECONDS = 30.0
+"""So long a worker leaves a recipe to those that have its model; then it asks again."""
 NOTE_EVERY_SECONDS = 10.0
 """Refusals are told at most so often; all are counted."""
 
@@ -65,7 +67,7 @@ def _answer(state: PoolState, slot: Slot, worker: Worker, asked: m.RequestMemory
     granted: int | None = 0
     why, for_ever = "", False
     if asked.bytes:
-        granted, why, for_ever = _judge(state, slot.index, asked.bytes, asked.at_least, now)
+        granted, why, for_ever = _judge(state, slot.index, asked.bytes, asked.at_least, now, asked.within_bytes)
     if granted is not None:
         if _count(state, slot.index) < MOST_OF_A_HOLDER:
             size = granted + asked.within_bytes
@@ -149,6 +151,27 @@ def on_model_gone(state: PoolState, worker: Worker, said: m.ModelUnloaded) -> li
     return [Note(kind="model_unloaded", slot=worker.slot, message=message, figures=figures)]
 
 
+def leave_to_others(state: PoolState, slot: Slot, recipe: str, now: float) -> list[Command]:
+    """A model was refused to this worker, and another one has it: that one goes on, and the batch with it."""
+    again = waits_for_model(state, slot, recipe, now)
+    slot.refused_recipe, slot.refused_until = recipe, now + LEFT_TO_OTHERS_SECONDS
+    message = (
+        f"worker {slot.index} leaves recipe {recipe} to the workers that have the model: there is no room for another"
+    )
+    figures: dict[str, object] = {"free_bytes": free_bytes(state)}
+    return [] if again else [Note(kind="model_waits", slot=slot.index, message=message, figures=figures)]
+
+
+def waits_for_model(state: PoolState, slot: Slot, recipe: str, now: float) -> bool:
+    """Tells whether a recipe is left to others, who still have the model."""
+    return slot.refused_recipe == recipe and now < slot.refused_until and model_elsewhere(state, slot)
+
+
+def model_elsewhere(state: PoolState, slot: Slot) -> bool:
+    """Tells whether another worker has a model."""
+    return any(model.slot != slot.index for model in state.memory_leases.models.values())
+
+
 def baseline_known(state: PoolState, worker: Worker) -> None:
     """The worker's baseline was measured: it contains the models loaded before, which need no reservation beside it."""
     for model in state.memory_leases.models.values():
@@ -159,12 +182,23 @@ def baseline_known(state: PoolState, worker: Worker) -> None:
                 lease.in_baseline = True
 
 
-def forget_worker(state: PoolState, slot: int) -> None:
+def forget_worker(state: PoolState, slot: int) -> list[Command]:
     """The worker is gone, and its leases and models with it."""
     book = state.memory_leases
+    commands: list[Command] = [
+        Note(
+            kind="model_unloaded",
+            slot=slot,
+            message=f"worker {slot} ended, and the model {model.name} with it: {human(model.bytes)}",
+            figures={"bytes": model.bytes, "freed_bytes": model.bytes},
+        )
+        for model in book.models.values()
+        if model.slot == slot
+    ]
     book.held = {number: lease for number, lease in book.held.items() if lease.slot != slot}
     book.models = {key: model for key, model in book.models.items() if model.slot != slot}
     book.waiting = [waiting for waiting in book.waiting if waiting.slot != slot]
+    return commands
 
 
 # ---- clients -------------------------------------------------------------------------------------
@@ -304,12 +338,19 @@ def models(state: PoolState) -> list[m.ModelMemory]:
 # ---- the judgement -------------------------------------------------------------------------------
 
 
-def _judge(state: PoolState, holder: int, wanted: int, at_least: int, now: float) -> tuple[int | None, str, bool]:
-    """Returns what is granted, else None with the reason and whether it holds for ever."""
+def _judge(
+    state: PoolState, holder: int, wanted: int, at_least: int, now: float, within: int = 0
+) -> tuple[int | None, str, bool]:
+    """Returns what is granted, else None with the reason and whether it holds for ever. `within` more are the item's
+    own."""
     least = min(at_least, wanted)
     limit, free = limit_bytes(state), free_bytes(state)
     if least > limit:
         return None, f"{human(least)} are asked for, all memory leases together may take {human(limit)}", True
+    most = state.most_room_bytes()
+    if holder != CLIENT and least + within > most and state.memory_known(now):
+        budget = human(state.budget_bytes)
+        return None, f"{human(least + within)} are needed, {human(most)} are all there can be under {budget}", True
     if state.level >= Level.CRITICAL:
         return None, f"{human(least)} are asked for, and the memory level is {state.level.word}", False
     if not state.memory_known(now):

@@ -161,8 +161,12 @@ def _on_report(state: PoolState, slot: Slot, worker: Worker, report: Report, now
             case "machine":
                 on_machine_error(worker, batch)
                 given_up = _given_up(state, batch, slot, item, said, now)
+                refused = said.error is not None and said.error.kind == "memory"
                 if given_up is not None:
                     settlements.append(given_up)
+                elif refused and memory_leases.model_elsewhere(state, slot):
+                    batch.give_back([item])
+                    commands += memory_leases.leave_to_others(state, slot, batch.record.recipe.name, now)
                 else:
                     commands += _on_machine_error(batch, item, said, now)
             case "outside":

@@ -151,6 +151,9 @@ class Slot(msgspec.Struct, kw_only=True):
     crowded: bool = False
     """Not wanted because the budget does not hold so many workers (`crowding`)."""
     last_batch: str | None = None
+    refused_recipe: str | None = None
+    """The recipe whose model was refused to its worker last, which leaves it to others until `refused_until`."""
+    refused_until: float = 0.0
     note: str | None = None
     """Why the slot does not serve, if it does not."""
 
@@ -315,6 +318,13 @@ class PoolState:
         large only if it is larger than this."""
         slimmest = [self.baselines_known.least_bytes or 0] * self.places
         return room_bytes(self.budget_bytes, self.own_bytes, slimmest, self.places, self.settings.watch)
+
+    def most_room_bytes(self) -> int:
+        """Returns the room there would be if, beside that, all others took no more than they ever did at rest: what is
+        not to be had there is no matter of waiting."""
+        slimmest = [self.baselines_known.least_bytes or 0] * self.places
+        own_bytes = min(self.own_bytes, self.least_own_bytes or self.own_bytes)
+        return room_bytes(self.budget_bytes, own_bytes, slimmest, self.places, self.settings.watch)
 
     def share_bytes(self) -> int:
         """Returns one worker's equal part of the room."""

@@ -256,3 +256,64 @@ def test_settings_are_checked() -> None:
     assert LeaseSettings().check() == []
     faults = LeaseSettings(pool_bytes=-1, pool_share=0, from_bytes=0, stale_seconds=10, answer_seconds=5).check()
     assert [fault.split(" is ")[0] for fault in faults] == ["pool_bytes", "pool_share", "from_bytes", "stale_seconds"]
+
+
+def machine_refuses(told: Story, slot: int) -> None:
+    """A worker could not load the model for the first item of its lease."""
+    error = m.ItemError(kind="memory", message="the model x cannot be loaded now")
+    told.report(slot, items=[m.ItemReport(id=told.lease(slot)[0], outcome="machine", seconds=0.0, error=error)])
+
+
+def test_a_worker_that_is_refused_the_model_leaves_the_work_to_one_that_has_it() -> None:
+    told = story(pool_bytes=60 * MB)
+    told.submit("b", names(6))
+    ask(told, 0, 1, 50)
+    loaded(told, 0, 1, 50)
+    machine_refuses(told, 1)
+    assert told.pool.state.queue.batches["b"].paused is None, "the other one works on"
+    assert told.notes("model_waits")[0].slot == 1
+    done: set[int] = set()
+    for _ in range(6):
+        assert told.worker(1).state == "IDLE"
+        if told.worker(0).state != "BUSY":
+            break
+        done |= set(told.lease(0))
+        told.report(0)
+    assert done == {1, 2, 3, 4, 5, 6}
+    told.submit("other", names(4))
+    assert told.worker(1).state == "IDLE", "the same recipe"
+
+
+def test_where_nobody_has_the_model_any_more_a_refused_worker_is_asked_again() -> None:
+    told = story(pool_bytes=60 * MB)
+    told.submit("b", names(6))
+    ask(told, 0, 1, 50)
+    loaded(told, 0, 1, 50)
+    machine_refuses(told, 1)
+    assert told.worker(1).state == "IDLE"
+    told.say(
+        0, m.ModelUnloaded(slot=0, incarnation=told.worker(0).incarnation, number=1, name="x", bytes=50 * MB, reason="")
+    )
+    assert told.worker(1).state == "BUSY"
+    machine_refuses(told, 1)
+    assert told.pool.state.queue.batches["b"].paused is not None, "nobody has it: the batch waits, and tries again"
+
+
+def test_what_no_waiting_helps_is_refused_for_ever_with_both_figures() -> None:
+    told = story(pool_bytes=10_000 * MB)
+    room = told.pool.state.most_room_bytes() // MB
+    assert refusal(ask(told, 0, 1, room + 10)).for_ever is True
+    no = refusal(ask(told, 0, 2, room - 20, within_bytes=40))
+    assert no.for_ever is True and "are all there can be under" in no.reason, "what is the item's own counts"
+    assert isinstance(ask(told, 1, 1, room - 40), m.MemoryGranted)
+    assert refusal(ask(told, 0, 3, room - 20)).for_ever is False, "what others hold may come back"
+
+
+def test_a_model_that_goes_with_its_worker_is_told() -> None:
+    told = story(pool_bytes=60 * MB)
+    ask(told, 0, 1, 50)
+    loaded(told, 0, 1, 50)
+    told.exit(0, -9)
+    (note,) = told.notes("model_unloaded")
+    assert "ended, and the model x with it: 48 MB" in note.message
+    assert models(told.pool.state) == []
