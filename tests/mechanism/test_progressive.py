@@ -5,10 +5,10 @@ import random
 
 import msgspec
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops, ImageStat
 
 from workers import specimens
-from workers.images import cost, formats, header, progressive
+from workers.images import cost, formats, header, progressive, with_pillow
 
 EXIF = Image.Exif().tobytes()
 KINDS = {"4:4:4": {"subsampling": 0}, "4:2:2": {"subsampling": 1}, "4:2:0": {"subsampling": 2}, "L": {}, "CMYK": {}}
@@ -70,3 +70,34 @@ def test_it_is_reckoned_with_the_coefficients_that_its_subsampling_leaves(kind: 
     baseline = msgspec.structs.replace(found, progressive=False)
     more = cost.decode_bytes(found, (150, 100), "pillow") - cost.decode_bytes(baseline, (150, 100), "pillow")
     assert more == 1200 * 800 * samples * 2 + len(content), "16 bits a sample, and the file that is read beforehand"
+
+
+@pytest.mark.parametrize(("width", "side", "scale"), [(2000, 128, 8), (2016, 128, 8), (1990, 128, 4), (1024, 128, 4)])
+def test_a_progressive_photo_is_shrunk_by_eight_where_that_leaves_nearly_two(width: int, side: int, scale: int) -> None:
+    found, _ = read(jpeg((width, width * 3 // 4), "4:2:0", quality=85, progressive=True))
+    target = cost.target_of(found, side)
+    assert cost.draft_scale(found, target) == scale
+    assert cost.draft_scale(msgspec.structs.replace(found, progressive=False), target) == 4
+
+
+def test_so_shrunk_it_is_as_near_as_pillows_thumbnail() -> None:
+    for seed in range(3):
+        content = specimens.encoded(specimens.photo(2016, 1512, seed=seed), "JPEG", quality=85, progressive=True)
+        found, _ = read(content)
+        trimmed = progressive.for_an_eighth(content)
+        assert trimmed is not None
+        _, image = read(trimmed)
+        our = with_pillow.decode(image, found, cost.target_of(found, 128), lenient=False)
+        with Image.open(io.BytesIO(content)) as theirs:
+            theirs.thumbnail((128, 128))
+        with Image.open(io.BytesIO(content)) as whole:
+            reference = whole.resize(our.size, Image.Resampling.LANCZOS)
+        assert away(our, reference) < away(theirs, reference)
+
+
+def read(content: bytes) -> tuple[header.Header, Image.Image]:
+    return header.read_with_pillow(io.BytesIO(content), formats.JPEG, len(content))
+
+
+def away(one: Image.Image, other: Image.Image) -> float:
+    return max(ImageStat.Stat(ImageChops.difference(one, other)).rms)

@@ -22,6 +22,10 @@ not start a pipeline; above it would hold more than 16 MB for it."""
 SHRINK_LEFT: Final = 2.0
 """How much is left to the resize after a JPEG decoder shrank. Measured against a full decode resized by Lanczos: the
 decoder's own shrinking costs 8 dB when nothing is left, 2 dB at 1.5; Pillow's thumbnail leaves 2 as well."""
+EIGHTH_LEFT: Final = 1.95
+"""The same of a progressive JPEG that may be shrunk by eight: from its first coefficients alone (`images.progressive`)
+a photo of 12 megapixels, 4,000 or 4,032 pixels wide, takes a fifth of the time to 256. On 35 photos of cameras: 48 dB
+on average, Pillow's thumbnail 46, and where that was nearer (5 of them) by 1.1 dB at most."""
 WEBP_STREAM_PIXELS: Final = 1_000_000
 """Above it libvips: it lets the WebP decoder scale, Pillow holds the image four times at full size (measured 16
 bytes a pixel) and takes a tenth longer."""
@@ -80,8 +84,10 @@ def draft_scale(header: Header, target: tuple[int, int]) -> int:
     """Returns by how much a JPEG decoder may shrink while it decodes (1, 2, 4, 8)."""
     if header.format is not formats.JPEG:
         return 1
-    room = min(header.width / target[0], header.height / target[1]) / SHRINK_LEFT
-    return next(scale for scale in (8, 4, 2, 1) if room >= scale or scale == 1)
+    room = min(header.width / target[0], header.height / target[1])
+    if header.progressive and room >= 8 * EIGHTH_LEFT:
+        return 8
+    return next(scale for scale in (8, 4, 2, 1) if room >= scale * SHRINK_LEFT or scale == 1)
 
 
 def box_factor(wide: float, high: float, size: tuple[int, int]) -> int:
