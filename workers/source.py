@@ -30,6 +30,8 @@ _HASH_PIECE_BYTES = 256 * 1024
 
 _TRIMMED_BYTES = 64_000_000
 """Larger files are decoded from the file: they would be held beside the picture."""
+_READ_WHOLE_BYTES = 32_000_000
+"""Pillow reads a WebP twice over before it tells its size: larger ones are read by libvips alone."""
 _JPEG_BITS = 8
 _SAME_SHAPE = 0.02
 """By how much the proportions of an embedded thumbnail may differ: 160 x 107 pixels are rounded from 3:2."""
@@ -243,7 +245,7 @@ class Source:
             self._content = svg.checked(self.shown, self._file, file_bytes, self.warn)
         if kind is formats.GIF:
             headers.check_gif(self.shown, self._file, self._limits)
-        if kind.pillow:
+        if kind.pillow and not (kind is formats.WEBP and file_bytes > _READ_WHOLE_BYTES):
             try:
                 found, self._image = headers.read_with_pillow(self._stream(), kind, file_bytes)
                 return found
@@ -253,6 +255,8 @@ class Source:
         if kind.vips:
             try:
                 found = with_vips.read_header(self._where(), kind, file_bytes)
+                if kind is formats.SVG and self._content is not None:
+                    found = msgspec.structs.replace(found, inside_bytes=svg.inside_bytes(self._content))
                 if refusal:
                     self.warn(f"Pillow refused it ({refusal}); read with libvips")
                 return found

@@ -143,7 +143,7 @@ def decode_bytes(header: Header, target: tuple[int, int], engine: Engine) -> int
     held = _held_by_decoder(header, engine, target[0] * target[1])
     if engine == "vips":
         held += 1_000_000 + result if needs_colour(header) else 0
-        held += 3_000_000 if header.format is formats.SVG else 0
+        held += 3_000_000 + header.inside_bytes if header.format is formats.SVG else 0
         held += result if header.alpha else 0  # multiplied with its opacity, and divided again
         return _VIPS_BASE_BYTES + held + _vips_bytes(header, target) + 2 * result
     if header.format is formats.AVIF and header.mode == "RGB" and header.icc != "other":
@@ -154,7 +154,8 @@ def decode_bytes(header: Header, target: tuple[int, int], engine: Engine) -> int
     scale = draft_scale(header, target)
     pixels = header.pixels // scale**2
     unpacked = int(pixels * _PILLOW_BYTES.get(header.mode, 4) * _SLACK)
-    converted = 0 if header.mode in ("L", "RGB", "RGBA") and header.icc != "other" else pixels * 4
+    plain = header.mode == "RGBA" or (header.mode in ("L", "RGB") and not header.alpha)
+    converted = 0 if plain and header.icc != "other" else pixels * 4
     # The resize by libvips is handed the packed pixels beside Pillow's own, and hands out packed ones.
     reduced = (pixels + target[0] * target[1]) * min(3, header.bands) if pixels > target[0] * target[1] else 0
     reduced = max(reduced, target[0] * (header.height // scale) * 4)
@@ -174,11 +175,14 @@ def _held_by_decoder(header: Header, engine: Engine, pixels: int) -> int:
         return header.pixels * 6  # the same
     if header.format is formats.WEBP:
         whole = int(min(header.pixels, 4 * pixels) * _WEBP_BYTES)
-        return header.pixels * 9 if engine == "pillow" else header.file_bytes + whole
+        lossless = int(header.pixels * header.plane_bytes)  # is decoded whole before it is scaled
+        return header.pixels * 9 if engine == "pillow" else header.file_bytes + lossless + whole
     if header.format is formats.JPEG2000:
         return header.pixels * header.bands * 4 + header.file_bytes + 2_000_000  # 32 bits a sample
     if header.format is formats.GIF:
         return header.pixels * 4
+    if header.format is formats.BMP and header.mode == "P":
+        return header.pixels * 2  # a packed one is unpacked in Python, and copied
     if header.format is formats.ICO:
         return header.pixels * 8 + 4_000_000
     if header.format.pillow in formats.RARE:

@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from protocol.launch import ImageLimits
 from workers.errors import CannotDecode, Verdict
-from workers.images import exif, formats, heif, pnm, psd
+from workers.images import bounds, exif, formats, heif, pnm, psd
 
 Image.MAX_IMAGE_PIXELS = None  # the limits here are checked on the header, are configurable, and name themselves
 
@@ -56,11 +56,14 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     """Progressive JPEG, interlaced PNG: held whole while it is decoded."""
     plane_bytes: float = 6.0
     """Bytes a pixel in what a codec holds of the whole image where it does: the coefficients of a progressive JPEG (2 a
-    sample; 1.5 samples a pixel where the colours have a quarter of the pixels), the planes of an AVIF."""
+    sample; 1.5 samples a pixel where the colours have a quarter of the pixels), the planes of an AVIF, a lossless
+    WebP."""
     icc: str = ""
     """"" (none), "srgb" (nothing to convert) or "other"."""
     alpha: bool = False
     file_bytes: int = 0
+    inside_bytes: int = 0
+    """What drawing an SVG takes beside its picture, by its length and by the pictures in it."""
     reader: Literal["pillow", "vips"] = "pillow"
     """Whose header it is: what Pillow cannot open it cannot decode either."""
     container: str = ""
@@ -90,9 +93,11 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def identify(file: BinaryIO, head: bytes, path: str, name: bytes, file_bytes: int) -> formats.Format:
-    """Returns the format of a file. Raises Verdict: corrupt when it is empty, unsupported when it is none of ours."""
+    """Returns the format of a file. Raises Verdict: corrupt when it is empty or its header holds too much,
+    unsupported when it is none of ours."""
     found = formats.sniff(head, name) or _rare(file)
     if found is not None:
+        bounds.check(path, file, found, file_bytes)
         return found
     if not file_bytes:
         raise Verdict("corrupt", f"{path} is empty (0 bytes)")
@@ -153,7 +158,7 @@ def _header(image: Image.Image, kind: formats.Format, file: BinaryIO, file_bytes
         taken=oriented.taken,
         frames=_frames(image, kind, file, file_bytes),
         progressive=bool(told.get("progressive") or told.get("progression") or told.get("interlace")),
-        plane_bytes=_av1_plane_bytes(file) if kind is formats.AVIF else 2 * _samples(image),
+        plane_bytes=_plane_bytes(image, kind, file),
         icc=_icc(_bytes(told.get("icc_profile"))),
         alpha=image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in told,
         file_bytes=file_bytes,
@@ -185,6 +190,15 @@ def _samples(image: Image.Image) -> float:
         return float(len(image.getbands()))
     most = max(wide for wide, _ in factors) * max(high for _, high in factors)
     return sum(wide * high for wide, high in factors) / most if most else float(len(factors))
+
+
+def _plane_bytes(image: Image.Image, kind: formats.Format, file: BinaryIO) -> float:
+    if kind is formats.AVIF:
+        return _av1_plane_bytes(file)
+    if kind is formats.WEBP:
+        file.seek(0)
+        return 4.0 if b"VP8L" in file.read(formats.HEAD_BYTES) else 0.0
+    return 2 * _samples(image)
 
 
 def _av1_plane_bytes(file: BinaryIO) -> float:

@@ -22,6 +22,7 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _IIM_RESOURCE, _TIFF_XMP, _TIFF_IPTC, _SAMPLE_FORMAT = 0x0404, 700, 33723, 339
+_TAGS_BYTES = 1_000_000
 _SMALL_PIXELS = 2_000_000
 _READ_BYTES = 1 << 20
 """How much of a JPEG the decoder is given at once: at Pillow's own 64 KB it takes 1 to 3 % longer."""
@@ -152,7 +153,11 @@ def metadata(image: Image.Image) -> Metadata:
 
 
 def _tiff_exif(image: Image.Image) -> bytes:
-    """A TIFF's own directories hold what EXIF says; written anew, so that offsets fit."""
+    """A TIFF's own directories hold what EXIF says; written anew, so that offsets fit. Maps and microscopes keep
+    megabytes in tags of their own, and Python would take seconds for them: none of it then."""
+    stored: dict[int, bytes] = image.tag_v2._tagdata  # type: ignore[attr-defined]
+    if sum(map(len, stored.values())) > _TAGS_BYTES:
+        return b""
     try:
         block = image.getexif().tobytes()
     except (*REFUSALS, MemoryError):
