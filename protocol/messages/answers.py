@@ -234,6 +234,21 @@ class Durations(Part, frozen=True, kw_only=True):
     sum_seconds: float = 0.0
 
 
+class HeldLevel(Part, frozen=True, kw_only=True):
+    """A memory level that the figures of the moment do not call for any more, and when it is left: after
+    `hold_seconds` below the share `eases_below`, of which `calm_seconds` are over, or after `stuck_seconds` between
+    there and the share it is entered at, of which `between_seconds` are over. `now`: what they call for."""
+
+    now: str
+    pressure: float
+    eases_below: float
+    hold_seconds: float
+    calm_seconds: float
+    stuck_seconds: float
+    between_seconds: float
+    held_seconds: float
+
+
 class Status(Answer, frozen=True, kw_only=True):
     """The whole pool at this moment."""
 
@@ -258,6 +273,8 @@ class Status(Answer, frozen=True, kw_only=True):
     recycles_by_reason: dict[str, int] = {}
     deaths_by_cause: dict[str, int] = {}
     """Ends of workers that were not planned."""
+    level_held: HeldLevel | None = None
+    """None: the level is what the figures of the moment call for."""
 
 
 class Decision(Part, frozen=True, kw_only=True):

@@ -3,7 +3,7 @@
 Sizes are bytes, durations seconds, dates seconds since the epoch. A figure that could not be had is None, never 0.
 """
 
-from protocol.messages.answers import Answer
+from protocol.messages.answers import Answer, HeldLevel
 from protocol.messages.base import Part
 from protocol.messages.requests import Request
 
@@ -172,6 +172,8 @@ class MemoryReport(Answer, frozen=True, kw_only=True):
     pid: int
     uptime_seconds: float
     level: str
+    level_held: HeldLevel | None = None
+    """None: the level is what the figures of the moment call for."""
     pressure: float
     budget_bytes: int
     budget_source: str

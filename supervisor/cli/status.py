@@ -9,6 +9,7 @@ from protocol.messages import Status, WorkerStatus
 from supervisor.cli.find import connect
 from supervisor.cli.options import Verb
 from supervisor.cli.output import path_fields, print_json, shown, table, when
+from supervisor.policy.levels import level_words
 from supervisor.policy.sizes import human
 from supervisor.values import show_duration
 
@@ -37,7 +38,7 @@ def _status(arguments: argparse.Namespace) -> int:
     print(
         f"supervisor {status.version}, pid {status.pid}, up {show_duration(status.uptime_seconds)}, {state}\n"
         f"memory   {human(status.used_bytes)} of {human(status.budget_bytes)} "
-        f"({status.pressure:.0%}, level {status.level})\n"
+        f"({status.pressure:.0%}, level {level_words(status.level, status.level_held)})\n"
         f"queue    {status.queue.pending:,} pending, {status.queue.leased:,} leased"
     )
     totals = status.totals

@@ -26,8 +26,9 @@ SEVERITY_OF: dict[str, Severity] = {
     "collection": "debug",
     # Something was lost, refused, or had to be stopped by force: a person may want to know.
     "death": "warning", "charged": "warning", "lease_lost": "warning", "hard_limit": "warning", "timeout": "warning",
-    "too_large": "warning", "widened": "warning", "machine_error": "warning", "temp_full": "warning",
-    "paused": "warning", "leak": "warning", "part_died": "warning", "part_limit": "warning", "alert": "warning",
+    "too_large": "warning", "widened": "warning", "crowded": "warning", "machine_error": "warning",
+    "temp_full": "warning", "paused": "warning", "leak": "warning", "part_died": "warning", "part_limit": "warning",
+    "alert": "warning",
     # It needs a person.
     "quarantined": "error", "start_failed": "error", "template_died": "error", "journal_stalled": "error",
     "protocol": "error", "stuck": "error", "emergency": "error", "protection": "error",

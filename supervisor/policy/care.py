@@ -7,12 +7,14 @@ whole, the level and at most one victim; at last, when to look again. The judgin
 
 from typing import Literal, assert_never
 
+import msgspec
+
 from protocol.messages import Shrink, Trim
 from supervisor.policy import collecting, crowding, historian, hours, parts, trend
 from supervisor.policy.commands import Command, Note, TellWorker, TrimCache
 from supervisor.policy.events import Sampled, WorkerSample
 from supervisor.policy.interval import interval_seconds
-from supervisor.policy.levels import Level
+from supervisor.policy.levels import Level, level_words
 from supervisor.policy.sizes import human
 from supervisor.policy.state import PoolState, Slot
 from supervisor.policy.status import current_path
@@ -278,8 +280,21 @@ def _shrink(state: PoolState, slot: Slot, reason: str, now: float) -> list[Comma
     return commands
 
 
+def _held(state: PoolState, now: float) -> list[Command]:
+    """Says once for each stay in a level that only its delay holds it, when that takes longer than the delay itself."""
+    held = state.levels.held(now)
+    if held is None:
+        state.levels.held_told = False
+        return []
+    if state.levels.held_told or held.held_seconds <= held.hold_seconds:
+        return []
+    state.levels.held_told = True
+    message = f"memory level {level_words(state.level.word, held)}"
+    return [Note(kind="level_held", message=message, figures=msgspec.structs.asdict(held))]
+
+
 def _care_for_whole(state: PoolState, now: float) -> list[Command]:
-    before = state.level
+    before, held = state.level, state.levels.held(now)
     state.level = state.levels.update(
         state.used_bytes, state.budget_bytes, state.available_bytes, now, state.swap_in_bytes_per_second
     )
@@ -291,7 +306,8 @@ def _care_for_whole(state: PoolState, now: float) -> list[Command]:
         commands.append(
             Note(
                 kind="level",
-                message=f"memory level {before.word} -> {state.level.word}: {state.levels.reason}",
+                message=f"memory level {before.word} -> {state.level.word}: {state.levels.reason}"
+                + (f"; held for {held.held_seconds:.1f} s" if held is not None and state.level < before else ""),
                 figures={
                     "level": int(state.level),
                     "falling": state.level < before,
@@ -301,6 +317,7 @@ def _care_for_whole(state: PoolState, now: float) -> list[Command]:
                 },
             )
         )
+    commands += _held(state, now)
     if state.level < Level.WARNING:
         return commands
     if state.level > before or now - state.shrunk_at >= SHRINK_EVERY_SECONDS:

@@ -15,6 +15,7 @@ import enum
 
 import msgspec
 
+from protocol.messages import HeldLevel
 from supervisor.policy.sizes import human
 from supervisor.policy.watch_settings import WatchSettings
 
@@ -49,6 +50,12 @@ class Levels(msgspec.Struct):
     reason: str = "nothing measured yet"
     calm_since: float | None = None
     between_since: float | None = None
+    entered: Level = Level.NORMAL
+    """The level that the last figures would enter."""
+    held_since: float | None = None
+    """Since when they would not enter the level any more."""
+    held_told: bool = False
+    """That only its delay holds the level was said."""
 
     def update(
         self,
@@ -64,6 +71,8 @@ class Levels(msgspec.Struct):
         entered = max(self._by_share(self.pressure), absolute)
         held = max(self._by_share(self.pressure + self.settings.level_gap_share), absolute)
         self._move(entered, held, now)
+        self.entered = entered
+        self.held_since = _earlier(self.held_since, now) if entered < self.level else None
         self.acute = min(self.level, held)
         self.reason = (
             f"{human(used_bytes)} of {human(budget_bytes)} used ({self.pressure:.0%}),"
@@ -72,6 +81,22 @@ class Levels(msgspec.Struct):
         if swap_in_bytes_per_second > 0:
             self.reason += f", swapping in {human(int(swap_in_bytes_per_second))} a second"
         return self.level
+
+    def held(self, now: float) -> HeldLevel | None:
+        """Returns what holds the level where only its delay does; None where the last figures call for it."""
+        if self.held_since is None:
+            return None
+        settings = self.settings
+        return HeldLevel(
+            now=self.entered.word,
+            pressure=round(self.pressure, 4),
+            eases_below=round(dict(self._marks())[self.level] - settings.level_gap_share, 4),
+            hold_seconds=settings.level_hold_seconds,
+            calm_seconds=_for_how_long(self.calm_since, now),
+            stuck_seconds=settings.level_stuck_seconds,
+            between_seconds=_for_how_long(self.between_since, now),
+            held_seconds=_for_how_long(self.held_since, now),
+        )
 
     def _move(self, entered: Level, held: Level, now: float) -> None:
         if entered >= self.level:
@@ -93,15 +118,17 @@ class Levels(msgspec.Struct):
         self.calm_since = self.between_since = None
 
     def _by_share(self, share: float) -> Level:
+        return next((level for level, mark in self._marks() if share >= mark), Level.NORMAL)
+
+    def _marks(self) -> tuple[tuple[Level, float], ...]:
         settings = self.settings
-        marks = (
+        return (
             (Level.PROTECTION, settings.protection_share),
             (Level.EMERGENCY, settings.emergency_share),
             (Level.CRITICAL, settings.critical_share),
             (Level.WARNING, settings.warning_share),
             (Level.ELEVATED, settings.elevated_share),
         )
-        return next((level for level, mark in marks if share >= mark), Level.NORMAL)
 
     def _absolute(self, available_bytes: int, swap_in_bytes_per_second: float) -> Level:
         minimum = self.settings.min_free_system_bytes
@@ -117,3 +144,17 @@ class Levels(msgspec.Struct):
 def _earlier(since: float | None, now: float) -> float:
     """Since when; a clock that went back starts the wait anew."""
     return now if since is None else min(since, now)
+
+
+def _for_how_long(since: float | None, now: float) -> float:
+    return 0.0 if since is None else round(max(0.0, now - since), 3)
+
+
+def level_words(level: str, held: HeldLevel | None) -> str:
+    """Returns a level as people read it, and why it stands where only its delay holds it."""
+    if held is None:
+        return level
+    eases = f"eases below {held.eases_below:.0%} for {held.hold_seconds:g} s"
+    if held.calm_seconds:
+        eases = f"eases in {max(0.0, held.hold_seconds - held.calm_seconds):.1f} s"
+    return f"{level} (held: {held.pressure:.0%} now, {eases})"

@@ -35,6 +35,7 @@ def memory_report(state: PoolState, request_id: int | str, now: float) -> m.Memo
         pid=settings.pid,
         uptime_seconds=round(now - state.started_at, 3),
         level=state.level.word,
+        level_held=state.levels.held(now),
         pressure=round(state.used_bytes / state.budget_bytes, 4) if state.budget_bytes else 0.0,
         budget_bytes=state.budget_bytes,
         budget_source=state.budget_source,

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.policy.levels import Level, Levels
+from supervisor.policy.levels import Level, Levels, level_words
 from supervisor.policy.watch_settings import MB, WatchSettings
 
 BUDGET = 1_000 * MB
@@ -56,6 +56,28 @@ def test_a_dip_does_not_count_as_calm() -> None:
     assert at(state, 80, 3.0) == Level.CRITICAL
     assert at(state, 80, 4.9) == Level.CRITICAL
     assert at(state, 80, 5.0) == Level.WARNING
+
+
+def test_a_level_that_only_its_delay_holds_says_so_with_figures() -> None:
+    state = levels()
+    at(state, 85, 0.0)
+    assert state.held(0.0) is None, "85 % is called for"
+
+    at(state, 78, 1.0)
+    between = state.held(4.0)
+    assert between is not None
+    assert (between.now, between.pressure, between.eases_below) == ("elevated", 0.78, 0.77)
+    assert (between.calm_seconds, between.between_seconds, between.held_seconds) == (0.0, 3.0, 3.0)
+    assert level_words("warning", between) == "warning (held: 78% now, eases below 77% for 2 s)"
+
+    at(state, 71, 5.0)
+    at(state, 71, 5.5)
+    calm = state.held(5.5)
+    assert calm is not None and (calm.now, calm.calm_seconds, calm.held_seconds) == ("normal", 0.5, 4.5)
+    assert level_words("warning", calm) == "warning (held: 71% now, eases in 1.5 s)"
+
+    assert at(state, 71, 7.1) == Level.NORMAL
+    assert state.held(7.1) is None and level_words("normal", None) == "normal"
 
 
 def test_lingering_between_the_marks_does_not_keep_a_level_for_ever() -> None:

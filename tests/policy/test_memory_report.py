@@ -1,5 +1,7 @@
 """The memory report told from the state: who holds what, limits, thresholds, and every store with its limit."""
 
+import pytest
+
 from protocol import messages as m
 from supervisor.policy import events as e
 from supervisor.policy.watch_settings import MB, WatchSettings
@@ -68,6 +70,33 @@ def test_where_each_level_begins_follows_the_budget_of_the_moment() -> None:
     assert report.thresholds["elevated_bytes"] == 750 * MB
     assert report.thresholds["protection_bytes"] == 980 * MB
     assert report.thresholds["min_free_system_bytes"] == WatchSettings().min_free_system_bytes
+
+
+def test_a_level_that_is_only_held_is_told_in_memory_in_status_and_once_in_the_log() -> None:
+    story = Story().start()
+    look(story, used_by_group=850 * MB, budget=1000 * MB)
+    assert told(story).level_held is None
+    notes = []
+    for _ in range(60):
+        story.clock.step(0.1)
+        look(story, used_by_group=780 * MB, budget=1000 * MB)
+        notes += story.notes("level_held")
+
+    held = told(story).level_held
+    assert held is not None and (held.now, held.pressure, held.eases_below) == ("elevated", 0.78, 0.77)
+    assert held.between_seconds == pytest.approx(5.9)
+    story.ask(m.StatusRequest())
+    status = story.answer()
+    assert isinstance(status, m.Status) and (status.level, status.level_held) == ("warning", held)
+    assert [note.message for note in notes] == ["memory level warning (held: 78% now, eases below 77% for 2 s)"]
+    assert notes[0].figures["eases_below"] == 0.77
+
+    for _ in range(30):
+        story.clock.step(0.1)
+        look(story, used_by_group=100 * MB, budget=1000 * MB)
+        notes += story.notes("level")
+    assert notes[-1].message.startswith("memory level warning -> normal") and "; held for " in notes[-1].message
+    assert told(story).level_held is None
 
 
 def test_the_limit_on_the_total_is_a_budget_too() -> None:
