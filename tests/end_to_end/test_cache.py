@@ -12,7 +12,7 @@ import pytest
 from protocol.client import Client
 from protocol.messages import AskCache, CacheReport
 from tests.end_to_end.bed import Bed, settled, wait_for
-from tests.end_to_end.disks import fill, small_disk
+from tests.end_to_end.disks import fill, fill_inodes, small_disk
 from tests.galleries import small_jpeg, write
 
 MIB = 1 << 20
@@ -262,20 +262,27 @@ def test_a_cache_that_is_too_small_keeps_its_limit_and_fails_nothing(bed: Bed) -
     stop(bed, client)
 
 
-def test_a_full_disk_under_the_cache_fails_nothing(bed: Bed) -> None:
+@pytest.mark.parametrize("what", ["bytes", "inodes"])
+def test_a_full_disk_under_the_cache_fails_nothing(bed: Bed, what: str) -> None:
     names = [f"large{number}.jpg" for number in range(12)]
     for number, name in enumerate(names):
         write(bed.photos, name, small_jpeg(number, side=1200))
     blobs = os.path.join(bed.state, "blobs")
     os.makedirs(bed.state, mode=0o700)
-    with small_disk(blobs, MIB):
-        fill(blobs)
+    with small_disk(blobs, 64 * MIB, inodes=1_000 if what == "inodes" else 0):
+        ballast = fill(blobs) if what == "bytes" else fill_inodes(blobs)
         bed.start()
         client = bed.client()
         assert done(bed, client, names) == (12, 0)
         first = contents(bed)
         shutil.rmtree(bed.out)
-        assert sum(done(bed, client, names)) == 12
+        assert done(bed, client, names) == (12, 0), "nothing of it could be kept"
+        assert contents(bed) == first
+        os.unlink(ballast) if what == "bytes" else shutil.rmtree(ballast)
+        done(bed, client, names)
+        keep(client, 12)
+        shutil.rmtree(bed.out)
+        assert done(bed, client, names) == (0, 12)
         assert contents(bed) == first
         stop(bed, client)
 

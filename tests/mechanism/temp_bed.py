@@ -19,7 +19,7 @@ from supervisor.policy.events import TempEased, TempFilled
 from supervisor.policy.temp import TempSettings
 
 OURS, THEIRS, RUN = "0badcafe", "deadbeef", "12345678"
-WAIT_SECONDS = 10.0
+WAIT_SECONDS = 30.0
 SETTINGS = TempSettings(sweep_seconds=3600)
 
 
@@ -128,10 +128,10 @@ class KeeperBed(Bed):
         self.root.close()
 
 
-def until(fact: Callable[[], bool], what: str) -> float:
+def until(fact: Callable[[], bool], what: str, seconds: float = WAIT_SECONDS) -> float:
     """Waits for a fact; returns the seconds it took."""
     began = time.monotonic()
     while not fact():
-        assert time.monotonic() - began < WAIT_SECONDS, f"still not: {what}"
+        assert time.monotonic() - began < seconds, f"still not: {what}"
         os.sched_yield()
     return time.monotonic() - began

@@ -3,11 +3,13 @@
 import fcntl
 import os
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from protocol.messages import TempReap
 from supervisor.mechanism.deleting.tree import Tally
 from supervisor.mechanism.temp import reaper
 from supervisor.mechanism.temp.directory import lock_alone
@@ -19,9 +21,9 @@ FILES = 3_000
 
 
 @pytest.fixture
-def bed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bed]:
+def bed(memory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bed]:
     monkeypatch.setattr(reaper, "FILES_BY_OURSELVES", OURSELVES)
-    bed = Bed(tmp_path / "root")
+    bed = Bed(memory / "root")
     bed.reaper.may_help = True
     yield bed
     bed.root.close()
@@ -79,7 +81,7 @@ def test_a_helper_that_cannot_be_started_is_done_without(bed: Bed, monkeypatch: 
 
 def test_one_that_is_given_up_ends_and_lets_the_lock_go(bed: Bed) -> None:
     before = children()
-    _, job, _ = begun(bed, 20_000)
+    _, job, _ = begun(bed)
     job.close()
     assert children() == before
     (left,) = bed.names()
@@ -120,12 +122,10 @@ def test_what_it_cannot_delete_is_told(bed: Bed) -> None:
     assert bed.names() == []
 
 
-def test_a_keeper_is_there_for_others_meanwhile_and_ends_with_its_helper(tmp_path: Path) -> None:
-    keeper = KeeperBed(tmp_path / "root")
+def test_a_keeper_is_there_for_others_meanwhile_and_ends_with_its_helper(memory: Path) -> None:
+    keeper = KeeperBed(memory / "root")
     try:
-        big = keeper.worker(0, 1)
-        for number in range(30_000):
-            os.close(os.open(big / str(number), os.O_CREAT | os.O_WRONLY))
+        many(keeper.worker(0, 1), 30_000)
         keeper.keeper.bury(0, 1)
         until(lambda: bool(_helpers(keeper)), "a helper at work")
         small = fill(keeper.worker(1, 1))
@@ -134,6 +134,42 @@ def test_a_keeper_is_there_for_others_meanwhile_and_ends_with_its_helper(tmp_pat
     finally:
         keeper.close()
     assert _helpers(keeper) == []
+
+
+def test_a_hundred_thousand_files_of_one_worker_go_and_are_counted(memory: Path) -> None:
+    keeper = KeeperBed(memory / "root")
+    try:
+        directory = keeper.worker(0, 1)
+        many(directory, 100_000)
+        keeper.keeper.bury(0, 1)
+        until(lambda: not directory.exists(), "it is out of sight")
+        until(lambda: keeper.names() == [], "it is deleted", 60)
+        keeper.keeper.ask(b"peer", TempReap(id=1))
+        assert keeper.report().files == 0, "nothing is left to reap"
+        assert keeper.keeper.stores()[1].count == 0
+        assert keeper.complaints == []
+    finally:
+        keeper.close()
+    assert keeper.keeper.reaped_files == 100_000
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> Iterator[Path]:
+    """A directory in memory where there is one: a slow disk takes a minute to make so many files."""
+    shared = "/dev/shm"
+    if not os.access(shared, os.W_OK) or os.statvfs(shared).f_favail < 200_000:
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir=shared) as place:
+        yield Path(place)
+
+
+def many(directory: Path, files: int) -> None:
+    """Makes so many empty files."""
+    parent = os.open(directory, os.O_RDONLY)
+    for number in range(files):
+        os.close(os.open(str(number), os.O_CREAT | os.O_WRONLY, dir_fd=parent))
+    os.close(parent)
 
 
 def _helpers(bed: Bed) -> list[str]:

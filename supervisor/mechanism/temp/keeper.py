@@ -102,6 +102,11 @@ class Keeper:
         """Has a request answered."""
         self._submit(lambda: self._take(peer, request))
 
+    @property
+    def reaped_files(self) -> int:
+        """How many files were deleted since the start."""
+        return self._reaper.reaped_files
+
     def stores(self) -> list[Store]:
         """Returns what waits here, with its limits."""
         return [
