@@ -16,7 +16,7 @@ from supervisor.policy.events import Sampled, WorkerSample
 from supervisor.policy.interval import interval_seconds
 from supervisor.policy.levels import Level, level_words
 from supervisor.policy.sizes import human
-from supervisor.policy.state import PoolState, Slot
+from supervisor.policy.state import PoolState, Slot, Warm
 from supervisor.policy.status import current_path
 from supervisor.policy.stopping import kill_worker, recycle
 from supervisor.policy.watch import (
@@ -59,18 +59,14 @@ def on_sampled(state: PoolState, event: Sampled, now: float) -> list[Command]:
     off_before, state.off_hours = state.off_hours, hours.why_off(state.settings.between, event.second_of_day)
     commands = hours.tell(off_before, state.off_hours)
     commands += state.stall.look(event.stall_share, state.settings.watch.stall_share_brake, now)
-    looked = {sample.slot: sample for sample in event.workers}
-    for slot in state.slots:
-        worker = slot.worker
-        sample = looked.get(slot.index)
-        if worker is None or sample is None or sample.incarnation != worker.incarnation:
-            continue
-        _take_in_worker(slot, worker, sample, now)
+    seen = _take_in_workers(state, event, now)
+    warm = state.warm()
+    for slot, worker, sample in seen:
         commands += _item_time(state, slot, worker, sample, seen_at, now)
         commands += _trim_time(state, slot, worker, now)
         if worker.state in ("IDLE", "BUSY", "DRAINING") and worker.baseline_bytes:
-            commands += _care_for(state, slot, worker, sample, now)
-    state.baselines_known.see(state.baselines())
+            commands += _care_for(state, slot, worker, sample, warm, now)
+    state.baselines_known.see(warm.baselines)
     commands += parts.take_in(state, event.parts, now)
     commands += crowding.look(state, now)
     commands += _care_for_whole(state, now)
@@ -78,7 +74,7 @@ def on_sampled(state: PoolState, event: Sampled, now: float) -> list[Command]:
     commands += parts.on_level(state, now)
     historian.take_in(state, now)
     commands += trend.take_in(state, now)
-    state.sample_at = now + _interval(state)
+    state.sample_at = now + _interval(state, warm)
     return commands
 
 
@@ -112,6 +108,18 @@ def _budget(state: PoolState, event: Sampled) -> tuple[int, str]:
     if limit is None or limit >= event.budget_bytes:
         return event.budget_bytes, event.budget_source
     return limit, "watch.max_total_bytes"
+
+
+def _take_in_workers(state: PoolState, event: Sampled, now: float) -> list[tuple[Slot, Worker, WorkerSample]]:
+    """Returns those that were looked at and still are who they were."""
+    looked = {sample.slot: sample for sample in event.workers}
+    seen = []
+    for slot in state.slots:
+        worker, sample = slot.worker, looked.get(slot.index)
+        if worker is not None and sample is not None and sample.incarnation == worker.incarnation:
+            _take_in_worker(slot, worker, sample, now)
+            seen.append((slot, worker, sample))
+    return seen
 
 
 def _take_in_worker(slot: Slot, worker: Worker, sample: WorkerSample, now: float) -> None:
@@ -170,8 +178,10 @@ def _trim_time(state: PoolState, slot: Slot, worker: Worker, now: float) -> list
     return [note, *kill_worker(state, slot, "timeout", now)]
 
 
-def _care_for(state: PoolState, slot: Slot, worker: Worker, sample: WorkerSample, now: float) -> list[Command]:
-    limits = state.limits(slot)
+def _care_for(
+    state: PoolState, slot: Slot, worker: Worker, sample: WorkerSample, warm: Warm, now: float
+) -> list[Command]:
+    limits = state.limits(slot, warm)
     facts = WorkerFacts(
         slot=slot.index,
         rss_bytes=sample.rss_bytes,
@@ -368,7 +378,7 @@ def _victim(state: PoolState, now: float) -> list[Command]:
     assert_never(choice.action)
 
 
-def _interval(state: PoolState) -> float:
+def _interval(state: PoolState, warm: Warm) -> float:
     """Returns the seconds until the next look."""
     headroom = state.budget_bytes - state.used_bytes
     growth = 0.0
@@ -381,7 +391,7 @@ def _interval(state: PoolState) -> float:
         if worker.state != "IDLE":
             idle = False
         if worker.state in ("BUSY", "DRAINING") and worker.baseline_bytes:
-            limits = state.limits(slot)
+            limits = state.limits(slot, warm)
             headroom = min(headroom, limits.hard_bytes - worker.rss_bytes)
             softer = (limits.soft_bytes - worker.rss_bytes, limits.recycle_bytes - worker.rss_bytes)
             to_limits += [left for left in softer if left > 0][:1]

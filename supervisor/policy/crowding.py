@@ -66,7 +66,8 @@ def look(state: PoolState, now: float) -> list[Command]:
 def _fit(state: PoolState, warm_bytes: int, least_bytes: int) -> int:
     models = state.memory_leases.models.values()
     own = state.own_bytes + sum(model.bytes for model in models if not model.in_baseline)
-    return workers_that_fit(warm_bytes, state.budget_bytes, own, least_bytes, state.settings.watch)
+    watch, most = state.settings.watch, len(state.slots)
+    return workers_that_fit(warm_bytes, state.budget_bytes, own, least_bytes, watch, most)
 
 
 def _warm_bytes(state: PoolState, known: Sequence[Worker]) -> int:

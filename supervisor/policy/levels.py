@@ -47,7 +47,6 @@ class Levels(msgspec.Struct):
     something away (a trim, a recycle, a kill) follows this one: memory that is back is no reason to kill."""
     pressure: float = 0.0
     """Used / budget of the last update."""
-    reason: str = "nothing measured yet"
     calm_since: float | None = None
     between_since: float | None = None
     entered: Level = Level.NORMAL
@@ -56,6 +55,19 @@ class Levels(msgspec.Struct):
     """Since when they would not enter the level any more."""
     held_told: bool = False
     """That only its delay holds the level was said."""
+    _figures: tuple[int, int, int, float] | None = None
+
+    @property
+    def reason(self) -> str:
+        """The figures of the last update, for people."""
+        if self._figures is None:
+            return "nothing measured yet"
+        used, budget, available, swap_in = self._figures
+        swapping = f", swapping in {human(int(swap_in))} a second" if swap_in > 0 else ""
+        return (
+            f"{human(used)} of {human(budget)} used ({self.pressure:.0%}), {human(available)} available on the machine"
+            f"{swapping}"
+        )
 
     def update(
         self,
@@ -74,12 +86,7 @@ class Levels(msgspec.Struct):
         self.entered = entered
         self.held_since = _earlier(self.held_since, now) if entered < self.level else None
         self.acute = min(self.level, held)
-        self.reason = (
-            f"{human(used_bytes)} of {human(budget_bytes)} used ({self.pressure:.0%}),"
-            f" {human(available_bytes)} available on the machine"
-        )
-        if swap_in_bytes_per_second > 0:
-            self.reason += f", swapping in {human(int(swap_in_bytes_per_second))} a second"
+        self._figures = (used_bytes, budget_bytes, available_bytes, swap_in_bytes_per_second)
         return self.level
 
     def held(self, now: float) -> HeldLevel | None:

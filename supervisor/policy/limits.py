@@ -145,15 +145,29 @@ def room_bytes(
 
 
 def workers_that_fit(
-    baseline_bytes: int, budget_bytes: int, own_bytes: int, item_bytes: int, settings: WatchSettings
+    baseline_bytes: int,
+    budget_bytes: int,
+    own_bytes: int,
+    item_bytes: int,
+    settings: WatchSettings,
+    most: int | None = None,
 ) -> int:
-    """The largest number of workers of this private baseline that can each take an item of `item_bytes`; may be 0."""
+    """The largest number of workers, at most `most`, of this private baseline that can each take an item of
+    `item_bytes`; may be 0."""
     needed = max(item_bytes, settings.smallest_allowance_bytes)
+
+    def fit(workers: int) -> bool:
+        room = room_bytes(budget_bytes, own_bytes, [baseline_bytes * workers], 1, settings)
+        return room // workers >= needed
+
     low, high = 0, max(0, budget_bytes - own_bytes) // (max(0, baseline_bytes) + needed)
+    if most is not None and most <= high:
+        if fit(most):  # the rule, and asked at every look
+            return most
+        high = most - 1
     while low < high:
         middle = (low + high + 1) // 2
-        room = room_bytes(budget_bytes, own_bytes, [baseline_bytes] * middle, middle, settings)
-        low, high = (middle, high) if room // middle >= needed else (low, middle - 1)
+        low, high = (middle, high) if fit(middle) else (low, middle - 1)
     return low
 
 

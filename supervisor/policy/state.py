@@ -2,6 +2,7 @@
 this file (`intake`, `lending`, `reports`, `deaths`, `care`, `stopping`) change it."""
 
 from random import Random
+from typing import NamedTuple
 
 import msgspec
 
@@ -169,6 +170,13 @@ def _slots(settings: PoolSettings) -> list[Slot]:
     return slots
 
 
+class Warm(NamedTuple):
+    """Private baselines of the workers that are warm, and how many workers there are to be."""
+
+    baselines: list[int]
+    places: int
+
+
 class PoolState:
     """The whole state of the pool."""
 
@@ -262,22 +270,28 @@ class PoolState:
         """Returns the private baselines of the workers that are warm."""
         return [self.private_baseline(slot.worker) for slot in self.slots if slot.worker and slot.worker.baseline_bytes]
 
-    def limits(self, slot: Slot) -> Limits:
-        """Returns the limits of the worker in the slot, as RSS in bytes, with its lease's reservation.
+    def warm(self) -> Warm:
+        """Returns what all limits have in common."""
+        return Warm(self.baselines(), self.places)
+
+    def limits(self, slot: Slot, warm: Warm | None = None) -> Limits:
+        """Returns the limits of the worker in the slot, as RSS in bytes, with its lease's reservation. `warm`: the
+        answer of `warm()`, of who asks for several slots at a time.
 
         What is out in memory leases is nobody's share; its holder may have it above its limits, which stand on top
         of it as they stand on the baseline.
         """
         worker = slot.worker
         assert worker is not None
+        warm = self.warm() if warm is None else warm
         lease = self.leases.get(worker.lease) if worker.lease is not None else None
         leased = self.memory_leases.reserved_bytes()
         return worker_limits(
             baseline_bytes=worker.baseline_bytes + self.memory_leases.reserved_bytes(slot.index),
             budget_bytes=self.budget_bytes,
             own_bytes=self.own_bytes + leased,
-            baselines_of_all=self.baselines(),
-            workers=self.places,
+            baselines_of_all=warm.baselines,
+            workers=warm.places,
             settings=self.settings.watch,
             # A memory lease granted meanwhile makes everybody's share smaller, never what an item was promised.
             reserved_bytes=lease.reserved_bytes if lease is not None and (lease.large or leased) else 0,

@@ -74,7 +74,7 @@ def judge(facts: WorkerFacts, limits: Limits, settings: WatchSettings, now: floa
         return over
     if rss >= limits.soft_bytes:
         return _reached(facts.slot, Action.TRIM_AND_SHRINK, "soft limit", rss, limits.soft_bytes, limits)
-    reason = f"worker {facts.slot}: {human(rss)}, below its soft limit of {human(limits.soft_bytes)}"
+    reason = f"worker {facts.slot}: below its soft limit"
     return Verdict(action=Action.CALM, reason=reason, rss_bytes=rss)
 
 

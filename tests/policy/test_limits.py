@@ -96,6 +96,8 @@ def test_as_many_workers_as_can_each_take_an_item() -> None:
     assert workers_that_fit(40 * MB, 650 * MB, 60 * MB, 100 * MB, SETTINGS) == 4
     assert workers_that_fit(40 * MB, 649 * MB, 60 * MB, 100 * MB, SETTINGS) == 3
     assert workers_that_fit(40 * MB, 50 * MB, 60 * MB, 100 * MB, SETTINGS) == 0
+    for most, fit in ((1, 1), (3, 3), (4, 4), (9, 4)):
+        assert workers_that_fit(40 * MB, 650 * MB, 60 * MB, 100 * MB, SETTINGS, most) == fit
 
 
 @given(baseline=st.integers(0, 1 << 30), budget=st.integers(0, 1 << 36), item=st.integers(0, 1 << 30))
