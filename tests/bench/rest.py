@@ -31,11 +31,11 @@ def run(terms: Terms) -> Iterator[Row]:
         own: list[float] = []
         whole: list[float] = []
         for _ in range(terms.runs):
-            before = [_cpu_seconds(pid) for pid in pids]
+            before = [cpu_seconds(pid) for pid in pids]
             began = time.monotonic()
             time.sleep(SECONDS * terms.scale)
             passed = time.monotonic() - began
-            spent = [after - then for after, then in zip(map(_cpu_seconds, pids), before, strict=True)]
+            spent = [after - then for after, then in zip(map(cpu_seconds, pids), before, strict=True)]
             own.append(100 * spent[0] / passed)
             whole.append(100 * sum(spent) / passed)
     beside = f"with template and workers {sorted(whole)[len(whole) // 2]:.2g} %"
@@ -56,15 +56,16 @@ def busy(terms: Terms) -> Iterator[Row]:
         time.sleep(SETTLING_SECONDS)
         spent: list[float] = []
         for _ in range(terms.runs):
-            before, began = _cpu_seconds(house.process.pid), time.monotonic()
+            before, began = cpu_seconds(house.process.pid), time.monotonic()
             time.sleep(SECONDS * terms.scale)
-            spent.append(100 * (_cpu_seconds(house.process.pid) - before) / (time.monotonic() - began))
+            spent.append(100 * (cpu_seconds(house.process.pid) - before) / (time.monotonic() - began))
         status = house.status()
         house.client.cancel(batch)
     beside = f"{status.pressure:.0%} of the budget used"
     yield row("supervisor with 16 busy workers", spent, "% of a core", at_most=1, beside=beside)
 
 
-def _cpu_seconds(pid: int) -> float:
-    """The processor clock of another process (clock_getcpuclockid(3)): nanoseconds, where /proc tells hundredths."""
+def cpu_seconds(pid: int) -> float:
+    """Returns what the processor clock of another process says (clock_getcpuclockid(3)): nanoseconds, where /proc tells
+    hundredths. Raises OSError where there is no such process."""
     return time.clock_gettime(((~pid) << 3) | 2)
