@@ -69,7 +69,19 @@ def load(detector: str, classifier: str, recogniser: str) -> Reader:
     cv2.setNumThreads(1)
     found = onnx.session(recogniser)
     characters = found.get_modelmeta().custom_metadata_map["character"].splitlines()
-    return Reader(onnx.session(detector), onnx.session(classifier), found, ["", *characters, " "])
+    reader = Reader(onnx.session(detector), onnx.session(classifier), found, ["", *characters, " "])
+    _warm_up(reader)
+    return reader
+
+
+def _warm_up(reader: Reader) -> None:
+    """A first picture of nothing: what the libraries keep from their first run on belongs to the models, and would
+    otherwise come on top of the first document's share."""
+    import numpy
+
+    blank = numpy.full((2 * STEP, LEAST_COLUMNS, 3), 255, "uint8")
+    _boxes(reader, blank, LEAST_COLUMNS)
+    _recognise(reader, blank, LEAST_COLUMNS, _chance_of_turned(reader, blank), 0.0)
 
 
 def seen_at(width: int, height: int, side: int) -> tuple[int, int]:
