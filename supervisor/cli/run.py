@@ -63,6 +63,8 @@ class _Run:
         try:
             self._work_until_done()
         except KeyboardInterrupt:
+            if self._opened is None:
+                say("interrupted before anything was submitted")
             self._say_kept("interrupted")
             self._own.stop()
             return 130

@@ -1,10 +1,12 @@
 """What the command line says to people: a wrong use in one line, why work stands still, one image or several."""
 
+from pathlib import Path
+
 import msgspec
 import pytest
 
 from protocol.messages import BatchProgress, Counts, Summary
-from supervisor.cli import main
+from supervisor.cli import main, own
 from supervisor.cli.quarantine import evidence_line
 from supervisor.cli.tell import Bar, images, other_files
 
@@ -63,3 +65,15 @@ def test_evidence_is_told_in_the_units_of_people() -> None:
 def test_one_image_is_one() -> None:
     assert [images(0), images(1), images(1234)] == ["0 images", "1 image", "1,234 images"]
     assert [other_files(1), other_files(0)] == ["1 other file ignored", "0 other files ignored"]
+
+
+def test_an_interrupt_before_anything_was_submitted_is_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(_: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(own.OwnSupervisor, "start", interrupted)
+    words = ["run", str(tmp_path), "--out", str(tmp_path / "out"), "--state", str(tmp_path / "state")]
+    assert main(words) == 130
+    assert capsys.readouterr().err.splitlines() == ["interrupted before anything was submitted"]
