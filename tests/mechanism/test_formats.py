@@ -132,6 +132,23 @@ def test_raw_files_that_are_no_tiff(tmp_path: Path) -> None:
     assert small
 
 
+def canon(small: bytes, large: bytes, orientation: int) -> bytes:
+    """Returns the structure of a CR3: a preview in a box, a larger one as a track, how it was held in a directory."""
+    tags = b"II*\0\x08\0\0\0" + struct.pack("<H", 1) + entry(0x0112, 3, 1, orientation) + bytes(4)
+    head = b"\0\0\0\x18ftypcrx \0\0\0\1crx isom" + b"\0\0\0\0CMT1" + tags
+    head += b"\0\0\0\0PRVW" + bytes(6) + struct.pack(">HHHI", 160, 120, 1, len(small)) + small
+    track = b"\0\0\0\0stsz" + struct.pack(">III", 0, len(large), 1) + b"\0\0\0\0co64" + struct.pack(">II", 0, 1)
+    at = len(head) + len(track) + 8 + 8
+    return head + track + struct.pack(">Q", at) + b"\0\0\0\0mdat" + large
+
+
+def test_a_cr3_shows_the_preview_of_the_photos_size_as_it_was_held(tmp_path: Path) -> None:
+    lying = specimens.marked(600, 800).transpose(Image.Transpose.ROTATE_90)
+    report, made = run(tmp_path, "p.cr3", canon(previews()[0], specimens.jpeg(lying), 6))
+    assert made is not None and made.size == (96, 128) and shows_marks(made)
+    assert values(report)["probe"]["width"] == 800
+
+
 def test_a_raw_file_without_a_preview_says_so(tmp_path: Path) -> None:
     report, _ = run(tmp_path, "p.orf", b"IIRO\x08\0\0\0" + bytes(100))
     assert report.error is not None and report.error.kind == "unsupported"

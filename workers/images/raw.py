@@ -15,6 +15,7 @@ from workers.images import exif
 
 _MAX_DIRECTORIES = 64
 _MAX_ENTRIES = 1024
+_MAX_TRACKS = 8
 _MAX_PREVIEW_BYTES = 128 * 1024 * 1024
 _SUB_DIRECTORIES, _EXIF = 0x014A, 0x8769
 _COMPRESSION, _STRIPS, _STRIP_BYTES = 0x0103, 0x0111, 0x0117
@@ -52,16 +53,33 @@ def find(descriptor: int, file_bytes: int) -> Preview | None:
             continue
         size = _size(descriptor, at, length)
         if size is not None and (best is None or size[0] * size[1] > best.width * best.height):
-            best = Preview(at, length, *size, exif.parse(b"II*\0" + head[4:] if head[:2] == b"II" else head))
+            best = Preview(at, length, *size, exif.parse(_directories(head)))
     return best
 
 
+def _directories(head: bytes) -> bytes:
+    """What says how the camera was held: the file itself, of a CR3 the directory in its box CMT1."""
+    if head[4:8] == b"ftyp":
+        at = head.find(b"CMT1")
+        return head[at + 4 :] if at >= 0 else b""
+    return b"II*\0" + head[4:] if head[:2] == b"II" else head
+
+
 def _boxed(head: bytes) -> list[tuple[int, int]]:
-    """CR3: a box PRVW holds width, height and length of a JPEG that follows 16 bytes after its name."""
+    """CR3: a box PRVW holds width, height and length of a JPEG that follows 16 bytes after its name; one as large as
+    the photo is a track of its own, of one sample (ISO/IEC 14496-12: `stsz` tells its length, `co64` its place)."""
+    found = []
     at = head.find(b"PRVW")
-    if at < 0 or at + 20 > len(head):
-        return []
-    return [(at + 20, struct.unpack_from(">I", head, at + 16)[0])]
+    if 0 <= at <= len(head) - 20:
+        found.append((at + 20, struct.unpack_from(">I", head, at + 16)[0]))
+    at = 0
+    for _ in range(_MAX_TRACKS):
+        size, place = head.find(b"stsz", at), head.find(b"co64", at)
+        if min(size, place) < 0 or max(size, place) > len(head) - 20:
+            break
+        found.append((struct.unpack_from(">Q", head, place + 12)[0], struct.unpack_from(">I", head, size + 8)[0]))
+        at = max(size, place) + 4
+    return found
 
 
 def _of_directories(descriptor: int, head: bytes, file_bytes: int) -> list[tuple[int, int]]:
