@@ -45,6 +45,7 @@ from supervisor.mechanism.temp import Keeper, TempRoot
 from supervisor.mechanism.trace_file import TraceFile
 from supervisor.mechanism.turns import TurnTimes
 from supervisor.policy.cache.keys import CacheStep, step_of
+from supervisor.policy.counted import counted
 from supervisor.policy.crowding import outlook
 from supervisor.policy.events import Recovered, Remembered
 from supervisor.policy.part import PartPlan
@@ -437,8 +438,9 @@ def _notes(config: Config, budget: Budget, recovered: Recovered) -> Iterator[str
     if crowded is not None:
         yield crowded
     if recovered.records:
-        yield f"{len(recovered.records)} unfinished batches go on"
+        yield f"to be finished: {counted(len(recovered.records), 'batch')}"
     if recovered.in_progress:
-        yield f"{len(recovered.in_progress)} images were in progress when the last supervisor was killed: they go first"
+        first = counted(len(recovered.in_progress), "image")
+        yield f"in progress when the last supervisor was killed, so these go first: {first}"
     if budget.available_bytes < budget.bytes:
         yield f"only {human(budget.available_bytes)} are available on the machine now"

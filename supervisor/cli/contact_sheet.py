@@ -9,6 +9,7 @@ from protocol.errors import MachineError, UsageError
 from supervisor.cli.options import Verb
 from supervisor.cli.output import print_json, say
 from supervisor.cli.own import child_environment
+from supervisor.policy.counted import counted
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +32,7 @@ def _run(arguments: argparse.Namespace) -> int:
         print_json({"sheets": [{"path": os.fsdecode(path), "images": int(count)} for count, path in sheets]})
         return 0
     for count, path in sheets:
-        say(f"{int(count):4} images  {os.fsdecode(path)}")
+        say(f"{counted(int(count), 'image'):>11}  {os.fsdecode(path)}")
     return 0
 
 

@@ -16,7 +16,8 @@ from protocol.messages import BatchProgress, MemoryReport, ProcessMemory, Recipe
 from supervisor.cli.options import Verb
 from supervisor.cli.output import print_json, say
 from supervisor.cli.proving import Ground, make_images, proving_ground
-from supervisor.policy.growth import Growth, judge_growth
+from supervisor.policy.counted import counted
+from supervisor.policy.growth import FEWEST_SAMPLES, Growth, judge_growth
 from supervisor.policy.sizes import human
 
 IMAGES = 1_000
@@ -145,6 +146,19 @@ def _line(figures: Figures) -> str:
     )
 
 
+def _verdict(arguments: argparse.Namespace, leaks: bool, samples: int) -> str:
+    if leaks:
+        return "verdict: it leaks"
+    if samples >= FEWEST_SAMPLES:
+        return "verdict: no leak was found"
+    # The first part of the images warms up and is not judged.
+    enough = int(FEWEST_SAMPLES * arguments.every / (1 - WARM_UP_SHARE)) + arguments.every
+    return (
+        f"verdict: none; {counted(samples, 'sample')} after warming up, {FEWEST_SAMPLES} are needed: "
+        f"--images {enough}, or figures more often with --every {max(1, arguments.images // (3 * FEWEST_SAMPLES))}"
+    )
+
+
 def _tell(arguments: argparse.Namespace, told: list[Figures], verdicts: dict[str, Growth]) -> int:
     leaks = {where: growth for where, growth in verdicts.items() if growth.leaks}
     if arguments.json:
@@ -157,7 +171,7 @@ def _tell(arguments: argparse.Namespace, told: list[Figures], verdicts: dict[str
         )
     for where, growth in verdicts.items():
         say(f"{where}: {growth.message}")
-    say("verdict: it leaks" if leaks else "verdict: no leak was found")
+    say(_verdict(arguments, bool(leaks), min(growth.samples for growth in verdicts.values())))
     return 1 if leaks else 0
 
 

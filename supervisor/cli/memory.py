@@ -12,6 +12,7 @@ from supervisor.cli.find import connect
 from supervisor.cli.leaks import UNSURE
 from supervisor.cli.options import Verb
 from supervisor.cli.output import path_fields, print_json, say, shown, table, when
+from supervisor.policy.counted import counted
 from supervisor.policy.levels import level_words
 from supervisor.policy.sizes import human
 from supervisor.values import show_duration
@@ -59,8 +60,9 @@ def _profile(arguments: argparse.Namespace) -> int:
         print_json({**envelope_off(msgspec.to_builtins(report)), "lines": lines})
         return 0
     print(
-        f"worker {report.slot} (pid {report.pid}): {report.items:,} images in {report.seconds:.1f} s; Python holds "
-        f"{human(report.grown_bytes)} more in {report.grown_blocks:,} blocks; tracing took {human(report.tracer_bytes)}"
+        f"worker {report.slot} (pid {report.pid}): {counted(report.items, 'image')} in {report.seconds:.1f} s; Python "
+        f"holds {human(report.grown_bytes)} more in {report.grown_blocks:,} blocks; "
+        f"tracing took {human(report.tracer_bytes)}"
     )
     rows = [(human(one.bytes), f"{one.blocks:,}", one.place) for one in report.lines]
     print(table(("BYTES", "BLOCKS", "ALLOCATED AT"), rows, right="BYTES BLOCKS"))

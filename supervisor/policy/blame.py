@@ -147,6 +147,8 @@ def sentence(death: Death, step: int) -> str:
             return f"made no progress within its time limit{where}"
         case "hard_limit":
             return f"was killed at the worker's hard memory limit{where}"
+        case cause if cause in OURS:
+            return f"was in progress when its worker was ended ({cause}){where}"
         case "protocol":
             return f"had its worker say what no worker says{where}"
         case "emergency":

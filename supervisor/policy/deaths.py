@@ -9,6 +9,7 @@ from supervisor.policy import blame, memory_leases
 from supervisor.policy.blame import Death, Fate
 from supervisor.policy.commands import BuryWorker, ChargeItems, Command, Note, SettleItems, StartWorker
 from supervisor.policy.confinement import NO_ROOTS, roots_at_hand
+from supervisor.policy.counted import counted
 from supervisor.policy.events import StartFailed, TemplateDied, WorkerExited, WorkerStarted
 from supervisor.policy.items import Charge, Item, QuarantineFacts, Settlement, detail_of_error
 from supervisor.policy.prediction.model import signature
@@ -184,7 +185,8 @@ def _lose_lease(
             kind="lease_lost",
             slot=slot.index,
             batch=batch.name,
-            message=f"lease of worker {slot.index} lost ({death.cause}): {len(lease.items)} items go back uncharged",
+            message=f"lease of worker {slot.index} lost ({death.cause}): {counted(len(lease.items), 'item')} back "
+            "in the queue, uncharged",
             figures={"returned": len(lease.items), "settled": lease.settled, "cause": death.cause},
         )
     )

@@ -9,6 +9,7 @@ A slot that rests is not wanted; its place in the pool, what it learned and its 
 
 from protocol.messages import Trim
 from supervisor.policy.commands import Command, GiveBackMemory, Note, TellWorker
+from supervisor.policy.counted import counted
 from supervisor.policy.sizes import human
 from supervisor.policy.state import PoolState, Slot
 from supervisor.policy.stopping import stop_worker
@@ -56,7 +57,9 @@ def _wanted_again(slots: list[Slot], now: float) -> list[Command]:
             slot.start_at = now
     if not slots:
         return []
-    return [Note(kind="woken", message=f"{len(slots)} workers are started again", figures={"workers": len(slots)})]
+    return [
+        Note(kind="woken", message=f"started again: {counted(len(slots), 'worker')}", figures={"workers": len(slots)})
+    ]
 
 
 def _spare(state: PoolState) -> list[Slot]:
@@ -86,8 +89,8 @@ def _rest(state: PoolState, now: float) -> list[Command]:
             commands.append(trim)
     note = Note(
         kind="rest",
-        message=f"nothing to do for {state.settings.idle_shrink_seconds:.0f} s: {len(spare)} workers are let go, "
-        f"which gives back about {human(freed)}; they are started again when there is work",
+        message=f"nothing to do for {state.settings.idle_shrink_seconds:.0f} s: letting "
+        f"{counted(len(spare), 'worker')} go gives back about {human(freed)}, until there is work again",
         figures={"workers": len(spare), "private_bytes": freed},
     )
     return [note, *commands, GiveBackMemory()]

@@ -26,6 +26,7 @@ from supervisor.policy.commands import (
     RetryItems,
     SealBatch,
 )
+from supervisor.policy.counted import counted
 from supervisor.policy.events import (
     BatchCreated,
     BatchSealed,
@@ -358,7 +359,7 @@ def on_retried(state: PoolState, event: ItemsRetried, now: float) -> list[Comman
     batch, commands = _reload(state, event.record)
     return [
         *commands,
-        Note(kind="retried", batch=batch.name, message=f"batch {batch.name}: {count} items are tried again"),
+        Note(kind="retried", batch=batch.name, message=f"batch {batch.name}: trying {counted(count, 'item')} again"),
         Reply(peer=event.peer, answer=status.progress(state, batch, event.request_id, now)),
     ]
 

@@ -42,6 +42,7 @@ from supervisor.policy.commands import (
     SweepRetention,
     TakeSample,
 )
+from supervisor.policy.counted import counted
 from supervisor.policy.items import Item, Settlement
 from supervisor.policy.live import SettingsChanged, on_settings_changed
 from supervisor.policy.prediction import keeping
@@ -295,7 +296,8 @@ def _on_recovered(state: PoolState, event: e.Recovered, now: float) -> list[Comm
     if event.records:
         waiting = state.queue.pending
         how = "stopped cleanly" if event.clean else "was killed"
-        message = f"resuming {len(event.records)} batches with {waiting} items; the supervisor before {how}"
+        what = f"{counted(len(event.records), 'batch')} with {counted(waiting, 'item')}"
+        message = f"resuming {what}; the supervisor before {how}"
         commands.append(Note(kind="resumed", message=message, figures={"in_progress": len(event.in_progress)}))
     by_batch: dict[str, list[Item]] = {}
     for item in event.in_progress:

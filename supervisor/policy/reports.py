@@ -12,6 +12,7 @@ from protocol.messages import AnyFromWorker, Heartbeat, ItemError, ItemReport, M
 from supervisor.policy import cleanup, collecting, leaks, memory_leases
 from supervisor.policy.commands import ChangeBatch, Command, Note, SettleItems
 from supervisor.policy.confinement import on_machine_error, on_outside
+from supervisor.policy.counted import counted
 from supervisor.policy.events import WorkerBabbled, WorkerSaid
 from supervisor.policy.items import Item, Settlement, detail_of, detail_of_error, made_of
 from supervisor.policy.lending import refuse_too_large
@@ -243,13 +244,17 @@ def _on_deferred(
 ) -> list[Command]:
     # Deferred means more than was reserved: a figure that says otherwise must not make it come back for ever.
     reserved = lease.reserved_bytes
+    before = item.needs_bytes
     item.needs_bytes = said.needs_bytes if said.needs_bytes > reserved else reserved + reserved // 10 + 1
     room = state.fresh_room_bytes()
     if item.needs_bytes > room:
         return refuse_too_large(state, batch, item, room)
     batch.special.append(item)
     path = batch.path(item)
-    alone = "its turn alone" if item.needs_bytes > state.limits(slot).item_bytes else "a lease of its own"
+    part = state.limits(slot).item_bytes
+    alone = "its turn alone" if item.needs_bytes > part else "a lease of its own"
+    if before and (before > part) == (item.needs_bytes > part):
+        return []  # it has been said that it waits for that
     return [
         Note(
             kind="deferred",
@@ -354,7 +359,7 @@ def _on_handed_back(slot: Slot, batch: Batch, lease: Lease, ids: list[int]) -> l
             kind="handed_back",
             slot=slot.index,
             batch=batch.name,
-            message=f"worker {slot.index} handed {len(items)} of {lease.size} items of its lease back",
+            message=f"worker {slot.index} handed {len(items)} of the {counted(lease.size, 'item')} of its lease back",
             figures={"handed_back": len(items), "lease_size": lease.size, "settled": lease.settled},
         )
     ]

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from supervisor.policy.counted import counted
 from supervisor.policy.levels import Level
 from supervisor.policy.limits import Limits
 from supervisor.policy.sizes import human
@@ -86,7 +87,7 @@ def _reached(slot: int, action: Action, name: str, rss: int, limit: int, limits:
 def _too_soon(facts: WorkerFacts, rss: int, limits: Limits, settings: WatchSettings) -> Verdict:
     reason = (
         f"worker {facts.slot}: {human(rss)} reached its recycle limit of {human(limits.recycle_bytes)}"
-        f" after {facts.items_settled} items, fewer than {settings.min_items_between_recycles}:"
+        f" after {counted(facts.items_settled, 'item')}, fewer than {settings.min_items_between_recycles}:"
         " its successor would do so too"
     )
     # At the widest nothing is left but to keep it small; the hard limit decides.

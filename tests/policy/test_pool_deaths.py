@@ -306,3 +306,14 @@ def test_what_the_dead_and_the_unknown_say_is_ignored() -> None:
         assert story.feed(e.WorkerSaid(slot=slot, incarnation=incarnation, message=message)) == []
         assert story.feed(e.WorkerBabbled(slot=slot, incarnation=incarnation, fault="x")) == []
     assert msgspec.json.encode(story.journal.record("b")) == before and story.states() == ["BUSY"]
+
+
+def test_an_item_whose_worker_we_end_at_a_stop_is_told_so_and_not_blamed() -> None:
+    story = busy()
+    first = story.lease(0)[0]
+    story.feed(e.StopAsked(now=True, reason="asked by a client"))
+    story.exit(0, -9, item=first)
+
+    (note,) = story.notes("returned")
+    assert "was in progress when its worker was ended (drain) in step 1" in note.message
+    assert "signal 9" not in note.message and story.of(c.ChargeItems)[0].charges[0].charges == 0

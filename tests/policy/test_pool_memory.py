@@ -77,6 +77,19 @@ def deferred(story: Story, slot: int, needs: int) -> None:
     story.report(slot, items=[m.ItemReport(id=number, outcome="deferred", seconds=0.0, needs_bytes=needs)])
 
 
+def test_that_an_item_waits_is_told_once_for_what_it_waits_for() -> None:
+    story = Story(workers=2).start()
+    story.submit("b", names(2))
+    told = []
+    for needs in (72 * MB, 82 * MB, 92 * MB):
+        deferred(story, 0, needs)
+        told += [note.message.split(":")[0] for note in story.notes("deferred")]
+        story.clock.step(0.1)
+        story.look()
+
+    assert told == ["/in/1.jpg waits for its turn alone"]
+
+
 def test_a_deferred_item_waits_for_its_turn_alone() -> None:
     story = Story(workers=2).start()
     story.submit("b", names(4))
