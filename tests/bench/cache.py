@@ -12,6 +12,7 @@ import math
 import os
 import queue
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -49,6 +50,9 @@ def single(terms: Terms) -> Iterator[Row]:
     for name, at_most in (("get inline", 100), ("get blob path", 200), ("put inline", 1000), ("put blob", 1000)):
         p99s = [run[name][1] for run in runs]
         beside = f"of {count:,} in random order; put: committed one by one"
+        theirs = [run[f"diskcache {name}"][1] for run in runs if f"diskcache {name}" in run]
+        if theirs:
+            beside += f"; diskcache's in the same run: {statistics.median(theirs):,.3g}"
         yield row(f"cache {name}, p99", p99s, "µs", at_most=at_most, beside=beside)
     if not runs[0].get("diskcache get inline"):
         yield missing("cache get and put", "diskcache", "a second")
