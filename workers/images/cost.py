@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 from workers.images import formats
 from workers.images.header import Header
-from workers.images.with_vips import needs_colour
+from workers.images.with_vips import WEBP_LEFT, needs_colour
 
 Engine = Literal["pillow", "vips"]
 
@@ -174,8 +174,9 @@ def _held_by_decoder(header: Header, engine: Engine, pixels: int) -> int:
     if header.format is formats.HEIF:
         return header.pixels * 6  # the same
     if header.format is formats.WEBP:
-        whole = int(min(header.pixels, 4 * pixels) * _WEBP_BYTES)
-        lossless = int(header.pixels * header.plane_bytes)  # is decoded whole before it is scaled
+        shrink = max(1, int((header.pixels / pixels) ** 0.5 / WEBP_LEFT))  # by whole numbers: up to 3.8 times by one
+        whole = int(header.pixels / shrink**2 * _WEBP_BYTES)
+        lossless = int(header.pixels * header.plane_bytes) if shrink > 1 else 0  # decoded whole before it is scaled
         return header.pixels * 9 if engine == "pillow" else header.file_bytes + lossless + whole
     if header.format is formats.JPEG2000:
         return header.pixels * header.bands * 4 + header.file_bytes + 2_000_000  # 32 bits a sample
