@@ -103,7 +103,7 @@ def _parts(report: MemoryReport, verbose: bool) -> Iterator[str]:
 def _whole(report: MemoryReport) -> Iterator[str]:
     yield (
         f"memory     {human(report.used_bytes)} of {human(report.budget_bytes)} "
-        f"({report.pressure:.0%}, level {level_words(report.level, report.level_held)})"
+        f"({report.pressure:.0%}), level {level_words(report.level, report.level_held)}"
     )
     yield f"budget     {report.budget_source or 'not looked at yet'}; used: {report.used_source or '-'}"
     stall = "not told here" if report.stall_share is None else f"{report.stall_share:.1%} of the time"

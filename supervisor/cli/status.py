@@ -38,7 +38,7 @@ def _status(arguments: argparse.Namespace) -> int:
     print(
         f"supervisor {status.version}, pid {status.pid}, up {show_duration(status.uptime_seconds)}, {state}\n"
         f"memory   {human(status.used_bytes)} of {human(status.budget_bytes)} "
-        f"({status.pressure:.0%}, level {level_words(status.level, status.level_held)})\n"
+        f"({status.pressure:.0%}), level {level_words(status.level, status.level_held)}\n"
         f"queue    {status.queue.pending:,} pending, {status.queue.leased:,} leased"
     )
     totals = status.totals

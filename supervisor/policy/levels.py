@@ -164,4 +164,7 @@ def level_words(level: str, held: HeldLevel | None) -> str:
     eases = f"eases below {held.eases_below:.0%} for {held.hold_seconds:g} s"
     if held.calm_seconds:
         eases = f"eases in {max(0.0, held.hold_seconds - held.calm_seconds):.1f} s"
-    return f"{level} (held: {held.pressure:.0%} now, {eases})"
+    now = f"{held.pressure:.0%}"
+    if now == f"{held.eases_below:.0%}":  # a little above it: else it would seem to be there
+        now = f"{held.pressure:.1%}"
+    return f"{level} (held: {now} now, {eases})"

@@ -70,6 +70,9 @@ def test_a_level_that_only_its_delay_holds_says_so_with_figures() -> None:
     assert (between.calm_seconds, between.between_seconds, between.held_seconds) == (0.0, 3.0, 3.0)
     assert level_words("warning", between) == "warning (held: 78% now, eases below 77% for 2 s)"
 
+    at(state, 77.3, 4.5)
+    assert "held: 77.3% now, eases below 77%" in level_words("warning", state.held(4.5))
+
     at(state, 71, 5.0)
     at(state, 71, 5.5)
     calm = state.held(5.5)
