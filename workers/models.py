@@ -120,9 +120,13 @@ class Models:
             self._subscription.unsubscribe()
             self._subscription = None
 
-    def used(self) -> list[str]:
-        """Returns the names of what was used since it was last asked: by one step, when asked after each."""
-        used, self._used = self._used, []
+    def used(self) -> tuple[str, ...]:
+        """Returns the names of what was used since it was last asked: by one step, when asked after each.
+
+        The empty tuple is one and the same, so that a step which used none leaves none of Python's blocks behind.
+        """
+        used = tuple(self._used)
+        self._used.clear()
         return used
 
     def item_over(self) -> None:

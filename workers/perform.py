@@ -133,7 +133,8 @@ class _Item:
         """What was held at its joints; None: not measured. An array: noting a figure must not take a block."""
         self.blocks = array("q")
         self.held_blocks = 0
-        self.models: list[list[str]] = []
+        self.models: dict[int, tuple[str, ...]] = {}
+        """By the step that used them. No list: its first entry would be a block that the next step seems to leave."""
         self.source: Source | None = None
         self.making: Making | None = None
         self.values: dict[str, Any] = {}
@@ -205,9 +206,14 @@ def perform(recipe: CompiledRecipe, job: Job, context: Context) -> ItemReport:
         weighed=_weighed(item.source, held) if not context.leases.asked else None,
         held=item.held.tolist() if item.held is not None and outcome == "done" else [],
         held_blocks=item.held_blocks if outcome == "done" else 0,
-        step_models=item.models if item.held is not None and outcome == "done" and any(item.models) else [],
+        step_models=_models(recipe, item) if item.held is not None and outcome == "done" else [],
         step_blocks=[after - before for before, after in pairwise(item.blocks)] if outcome == "done" else [],
     )
+
+
+def _models(recipe: CompiledRecipe, item: _Item) -> list[list[str]]:
+    """The models that each step used; empty where none did."""
+    return [list(item.models.get(number, ())) for number in range(len(recipe.steps))] if item.models else []
 
 
 def _weighed(source: Source | None, held_bytes: int) -> Weighed | None:
@@ -288,7 +294,8 @@ def _run_steps(recipe: CompiledRecipe, context: Context, item: _Item, work: Work
             began = time.perf_counter()
         values = None  # let go here, or the next step would seem to give it back
         item.joint(context.held)
-        item.models.append(context.models.used())
+        if used := context.models.used():
+            item.models[number] = used
 
 
 def _state(path: bytes, shown: str) -> os.stat_result:

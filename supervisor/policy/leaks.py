@@ -244,7 +244,7 @@ def _of_worker(state: PoolState, slot: Slot) -> Leak | None:
     figures = list(watch.figures)
     if not _grows(steady([(at, rss) for at, _, rss, _, _ in figures])):
         return None
-    where = _where_of_worker(figures)
+    where = _where_its_operation(state, watch.recipe) or _where_of_worker(figures)
     # What the C library keeps free is resident, and is nobody's: only what grows beside it is held.
     held = steady([(at, max(0, rss - kept)) for at, _, rss, _, kept in figures])
     if where == "native":
@@ -271,6 +271,12 @@ def _of_worker(state: PoolState, slot: Slot) -> Leak | None:
 
 def _grows(line: Steady) -> bool:
     return line.confidence >= SURE and line.slope >= STEADY_BYTES_PER_SECOND and line.grown >= STEADY_BYTES
+
+
+def _where_its_operation(state: PoolState, recipe: str | None) -> Where | None:
+    """What is known of the operation that leaks under the worker's recipe: measured step by step, it is surer."""
+    known = [leak.where for key, leak in state.leaks.found.items() if key[2] == recipe]
+    return ("native" if known[0] == "native" else "heap") if known else None
 
 
 def _where_of_worker(figures: Sequence[tuple[float, int, int, int, int]]) -> Where:

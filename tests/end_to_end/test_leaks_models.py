@@ -68,6 +68,7 @@ def test_the_model_that_grows_is_named_and_one_that_does_not_is_not(tmp_path: Pa
         bed.start(workers="1", memory="2G")
         told = _leaks(bed, "innocent")
         assert {(leak["subject_kind"], leak["subject"]) for leak in told} == {("operation", "misbehave.leak")}
+        assert told[0]["where"] == "native", "a step that leaves none of Python's blocks"
 
         told = [leak for leak in _leaks(bed, "guilty") if leak["subject"] in ("hoard", "hoarder")]
         assert [leak["subject_kind"] for leak in told] == ["operation", "model"]

@@ -1,8 +1,15 @@
 """What a worker holds between two items: bytes, and Python's blocks without the reports that wait."""
 
 import ctypes
+import os
+from pathlib import Path
+from statistics import median
+
+import pytest
 
 from protocol.messages import ItemReport
+from tests.mechanism.performing import THUMBS, Bench, step
+from workers import specimens
 from workers.held import HeldMeter
 
 SIZE = 100_000
@@ -59,3 +66,16 @@ def test_reports_that_wait_are_not_counted_and_what_is_kept_is() -> None:
         waiting.append(_report(number))
         meter.waits()
     assert abs(_blocks(meter) - first) < 2 * ITEMS, "each takes four at least"
+
+
+@pytest.mark.parametrize(("native", "blocks"), [(True, 0), (False, 1)])
+def test_a_step_is_charged_with_no_blocks_but_its_own(tmp_path: Path, native: bool, blocks: int) -> None:
+    """One block an item tells Python's objects from native memory: what notes the figures must not take any."""
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(specimens.jpeg(specimens.photo(64, 48)))
+    bench = Bench(tmp_path)
+    steps = THUMBS, step("misbehave.leak", bytes=1_000, native=native), step("misbehave.error", only="another")
+    reports = [bench.run(os.fsencode(photo), *steps, overwrite=True) for _ in range(400)]
+    made = [report.step_blocks[2:] for report in reports if report.step_blocks]
+    assert len(made) >= 3, "1 % of the time is for measuring"
+    assert [median(each) for each in zip(*made, strict=True)] == [blocks, 0]
