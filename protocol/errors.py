@@ -69,6 +69,19 @@ class Refused(GalleryError):
     exit_code = 4
 
 
+class Abandoned(Refused):
+    """The batch was closed meanwhile, because who filled it was not heard of for too long."""
+
+    code = "abandoned"
+
+    def __init__(self, batch: str, items: int) -> None:
+        super().__init__(
+            f"batch {batch!r} was closed with the {items:,} images it has, because nothing was heard of its client for "
+            f"longer than abandon_after; 'supervisor submit' of the same with --batch {batch}, or the same "
+            "'supervisor run', goes on where it stopped"
+        )
+
+
 class NoSupervisor(GalleryError):
     """Nothing answers at the endpoint."""
 

@@ -56,6 +56,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     batch_size_max: int = 512
     queue_max_items: int = 5_000_000
     batches_max: int = 10_000
+    abandon_seconds: float = 600.0
+    """What an open batch waits for a word of its client."""
     decisions_kept: int = 50_000
     exit_when_idle_seconds: float | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -89,6 +89,8 @@ PLAIN = (
             help="images that may wait; further submissions are refused [5000000]"),
     Setting(name="batches-max", field="batches_max", kind="count", default=10_000, at_least=1,
             help="unfinished batches; further ones are refused [10000]"),
+    Setting(name="abandon-after", field="abandon_seconds", kind="duration", default=600.0, at_least=0.1,
+            help="a batch being submitted is closed as it is when its client is silent for so long [10m]"),
     Setting(name="decisions-kept", field="decisions_kept", kind="count", default=50_000, at_least=1,
             help="decisions kept on the disk for 'why' and 'events', the oldest go [50000]"),
     Setting(name="sandbox", field="sandbox", kind="text", default="best-effort", choices=get_args(SandboxMode),

@@ -106,6 +106,8 @@ class BatchProgress(Answer, frozen=True, kw_only=True):
     batch_sizes: list[int] = []
     read_bytes: int = 0
     """Size of the images that were worked on, since this supervisor has the batch; from the cache: nothing is read."""
+    abandoned_at: float | None = None
+    """When it was closed in place of a client that was heard of no more (seconds since the epoch); None: it was not."""
 
 
 class BatchRow(Part, frozen=True, kw_only=True):
@@ -125,6 +127,7 @@ class BatchRow(Part, frozen=True, kw_only=True):
     used_at: float | None = None
     """When it finished or was last looked at (to within the time between two sweeps of the retention)."""
     bytes: int | None = None
+    abandoned_at: float | None = None
 
 
 class Batches(Answer, frozen=True, kw_only=True):

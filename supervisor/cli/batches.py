@@ -5,7 +5,7 @@ import time
 
 from protocol.client import Client, is_over
 from protocol.errors import UsageError, WaitedTooLong
-from protocol.messages import Batches, BatchProgress, ListBatches, Progress, Summary
+from protocol.messages import Batches, BatchProgress, BatchRow, ListBatches, Progress, Summary
 from supervisor.cli.find import ask, connect, connect_or_read
 from supervisor.cli.options import Verb, at_least
 from supervisor.cli.output import print_json, say, shown, table, when
@@ -91,13 +91,13 @@ def _batches(arguments: argparse.Namespace) -> int:
         print_json([batch_row(row) for row in found])
         return 0
     if arguments.sizes:
-        sizes = [(r.batch, r.state, r.kind, r.items, human(r.bytes or 0), when(r.used_at)) for r in found]
+        sizes = [(r.batch, _state(r), r.kind, r.items, human(r.bytes or 0), when(r.used_at)) for r in found]
         print(table(("BATCH", "STATE", "KIND", "IMAGES", "SIZE", "USED"), sizes, right="IMAGES SIZE"))
         return 0
     head = ("BATCH", "STATE", "RECIPE", "SETTLED", "IMAGES", "FAILED", "OPENED", "OUT")
     rows = [
         (
-            r.batch, r.state, r.recipe, settled_of(r.counts), r.items, r.counts.failed + r.counts.quarantined,
+            r.batch, _state(r), r.recipe, settled_of(r.counts), r.items, r.counts.failed + r.counts.quarantined,
             when(r.opened_at), shown(r.out) if r.out else "",
         )
         for r in found
@@ -121,7 +121,7 @@ def _print_batch(arguments: argparse.Namespace, progress: BatchProgress) -> None
     state = progress.state + (f" ({progress.paused})" if progress.paused else "")
     facts = [
         ("batch", progress.batch),
-        ("state", state + (", still taking images" if progress.open else "")),
+        ("state", state + _filling(progress)),
         ("recipe", progress.recipe),
         ("out", shown(progress.out) if progress.out else "none"),
         ("images", f"{progress.items:,}: {describe_counts(progress.counts)}; {other_files(progress.ignored)}"),
@@ -130,6 +130,18 @@ def _print_batch(arguments: argparse.Namespace, progress: BatchProgress) -> None
         ("workers", _worker_facts(summary)),
     ]
     print("\n".join(f"{name:<8} {text}" for name, text in facts))
+
+
+def _state(row: BatchRow) -> str:
+    return row.state + (", abandoned" if row.abandoned_at is not None else "")
+
+
+def _filling(progress: BatchProgress) -> str:
+    if progress.open:
+        return ", still taking images"
+    if progress.abandoned_at is None:
+        return ""
+    return f", abandoned by its client at {when(progress.abandoned_at)}"
 
 
 def _worker_facts(summary: Summary) -> str:

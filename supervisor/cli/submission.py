@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from protocol.client import Client, OpenedBatch
-from protocol.errors import GalleryError, OutputClash, Refused, UsageError
+from protocol.errors import Abandoned, GalleryError, OutputClash, Refused, UsageError
 from protocol.messages import BatchClosed, Recipe, Welcome
 from protocol.paths import from_token, to_token
 from supervisor.cli.output import say
@@ -116,6 +116,8 @@ def submit(
     filler = _Filler(target, job, welcome, between)
     try:
         closed = filler.fill()
+    except Abandoned:
+        raise  # it says how to go on, and what it has is worked on
     except (UsageError, Refused) as error:
         _give_up(client, target, error)
         raise

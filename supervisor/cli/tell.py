@@ -178,6 +178,7 @@ def progress_row(progress: BatchProgress) -> dict[str, Any]:
         "leased": progress.counts.leased,
         "used_bytes": progress.used_bytes,
         "batch_sizes": progress.batch_sizes,
+        "abandoned_at": progress.abandoned_at,
     }
 
 
@@ -213,6 +214,11 @@ def say_summary(answerer: Answerer, progress: BatchProgress, *, resumed: bool = 
         # A batch may be over before memory was looked at for the first time.
         peak = f"; memory at most {human(summary.peak_bytes)} of {human(summary.budget_bytes)}"
         say(took + peak * bool(summary.peak_bytes))
+    if progress.abandoned_at is not None:
+        say(
+            f"it is not complete: its client was heard of no more, and it was closed as it was; submit the same again "
+            f"with --batch {progress.batch}"
+        )
     events = [f"{n} recycled ({reason})" for reason, n in sorted(summary.recycles.items()) if n]
     for name in ("restarts", "kills", "oom_kills", "batch_shrinks"):
         if number := getattr(summary, name):

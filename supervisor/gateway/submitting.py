@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from protocol.client import Client, OpenedBatch
-from protocol.errors import GalleryError, UsageError
+from protocol.errors import Abandoned, GalleryError, UsageError
 from protocol.messages import BatchClosed
 from protocol.paths import from_token, to_token
 from supervisor.gateway.clients import Clients
@@ -131,6 +131,8 @@ def _fill(client: Client, submission: Submission, tell: Callable[[str], None], c
         return BatchClosed(batch=known.batch, items=known.items, ignored=known.ignored)  # submitted before
     try:
         return target.close(_add_all(target, submission, clients))
+    except Abandoned:
+        raise
     except GalleryError:
         client.cancel(target.name)
         raise

@@ -22,7 +22,7 @@ from supervisor.settings import BY_NAME, SETTINGS, Setting, setting_of
 NOW = frozenset(
     ["memory", "item-timeout", "drain", "batch-size-max", "queue-max-items", "batches-max", "decisions-kept",
      "min-workers", "idle-shrink", "retention-minutes", "retention-count", "cache-size", "cache-memory",
-     "exit-when-idle", "between"]
+     "exit-when-idle", "between", "abandon-after"]
 )  # fmt: skip
 """Settings that the supervisor itself acts on; those of the tables [watch] and [reaper] are among them."""
 NEW_WORKERS = frozenset({"nice", "idle-io"})

@@ -6,7 +6,7 @@ come in (`events`), commands go out (`commands`), `Pool` joins the parts:
 * `worker`     the life of one worker: state x event table
 * `state`      the whole state of the pool: its slots, what is in each, and what it has been through
 * `queue`      batches and the window of their items held in memory
-* `intake`     what clients ask; `hours` when work is begun
+* `intake`     what clients ask; `filling` batches that still take images; `hours` when work is begun
 * `lending`    who gets which items, how many; `reports` what becomes of them
 * `batch_size` how many items a lease may have: grows when calm, halves on pressure
 * `watch`      memory: limits of a worker, levels of the whole, how often to look

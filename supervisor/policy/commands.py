@@ -228,12 +228,14 @@ class InsertItems(Command, frozen=True, kw_only=True):
 
 
 class SealBatch(Command, frozen=True, kw_only=True):
-    """No more items come. Answered by BatchSealed."""
+    """No more items come. Answered by BatchSealed. With `abandoned_at` (seconds since the epoch) its client has not
+    said so: it is closed in its place, unless it is already."""
 
     peer: bytes
     request_id: int | str
     batch: str
     ignored: int
+    abandoned_at: float | None = None
 
 
 class FetchItems(Command, frozen=True, kw_only=True):

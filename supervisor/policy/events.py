@@ -215,13 +215,14 @@ class JournalRefused(Event, frozen=True, kw_only=True):
 
 
 class BatchSealed(Event, frozen=True, kw_only=True):
-    """The batch is complete on disk."""
+    """The batch is complete on disk, or abandoned."""
 
     peer: bytes
     request_id: int | str
     batch: str
     items: int
     ignored: int
+    abandoned_at: float | None = None
 
 
 class ItemsFetched(Event, frozen=True, kw_only=True):

@@ -14,7 +14,6 @@ from supervisor.policy.commands import (
     AskTemp,
     CacheVerb,
     CancelItems,
-    ChangeBatch,
     Command,
     CreateBatch,
     ForgetQuarantine,
@@ -28,15 +27,12 @@ from supervisor.policy.commands import (
 )
 from supervisor.policy.counted import counted
 from supervisor.policy.events import (
-    BatchCreated,
-    BatchSealed,
     ItemsCancelled,
-    ItemsInserted,
     ItemsRetried,
-    JournalRefused,
     QuarantineForgotten,
     RequestReceived,
 )
+from supervisor.policy.filling import change_batch, hear, revive
 from supervisor.policy.items import BatchRecord
 from supervisor.policy.levels import Level
 from supervisor.policy.memory_report import memory_report
@@ -70,8 +66,9 @@ def _answer(state: PoolState, peer: bytes, request: m.AnyRequest, now: float) ->
         case m.OpenBatch():
             return _open(state, peer, request, now)
         case m.AddItems():
-            return _add(state, peer, request)
+            return _add(state, peer, request, now)
         case m.CloseBatch():
+            hear(state, request.batch, now)
             return [SealBatch(peer=peer, request_id=request.id, batch=request.batch, ignored=request.ignored)]
         case m.Progress():
             return _progress(state, peer, request, now)
@@ -197,7 +194,8 @@ def _must_have_room(state: PoolState, request: m.OpenBatch) -> None:
         )
 
 
-def _add(state: PoolState, peer: bytes, request: m.AddItems) -> list[Command]:
+def _add(state: PoolState, peer: bytes, request: m.AddItems, now: float) -> list[Command]:
+    hear(state, request.batch, now)
     _must_take(state)
     if len(request.names) > m.MAX_NAMES_A_CHUNK:
         raise UsageError(f"{len(request.names):,} names in one message; the limit is {m.MAX_NAMES_A_CHUNK:,}")
@@ -230,67 +228,6 @@ def _add(state: PoolState, peer: bytes, request: m.AddItems) -> list[Command]:
             names=request.names,
         )
     ]
-
-
-def on_created(state: PoolState, event: BatchCreated) -> list[Command]:
-    """The batch is on disk: serve it, and say so."""
-    record = event.record
-    state.creating.discard((event.peer, event.request_id))
-    commands: list[Command] = []
-    if record.finished_at is None:
-        batch = state.queue.add(record)
-        if event.resumed:
-            batch.open = True
-            commands += _revive(state, batch)
-    opened = m.BatchOpened(id=event.request_id, batch=record.batch, resumed=event.resumed, next_chunk=record.next_chunk)
-    return [*commands, Reply(peer=event.peer, answer=opened)]
-
-
-def _revive(state: PoolState, batch: Batch) -> list[Command]:
-    """Takes the end of a batch back that is on its way to the journal, because it got work again meanwhile."""
-    if not batch.closing:
-        return []
-    batch.closing = False
-    return [change_batch(state, batch, "running")]
-
-
-def on_inserted(state: PoolState, event: ItemsInserted) -> list[Command]:
-    """The chunk is on disk: its items may be fetched, and it is acknowledged."""
-    state.inserts -= 1
-    batch = state.queue.batches.get(event.batch)
-    if batch is not None:
-        while len(batch.roots) <= event.root:
-            batch.roots.append(("/", ""))
-        batch.roots[event.root] = (event.root_path, event.prefix)
-        batch.items += event.added
-        batch.exhausted = batch.exhausted and not event.added
-    answer = m.ItemsAdded(
-        id=event.request_id, batch=event.batch, chunk=event.chunk, added=event.added, known=event.known
-    )
-    return [Reply(peer=event.peer, answer=answer)]
-
-
-def on_refused(state: PoolState, event: JournalRefused) -> list[Command]:
-    """The journal could not take it: told with the journal's own sentence."""
-    state.creating.discard((event.peer, event.request_id))
-    if event.was_insert:
-        state.inserts -= 1
-    code, asked = 2 if event.fault == "caller" else Refused.exit_code, event.request_id
-    answer = m.Problem(id=asked, code=event.code, fault=event.fault, message=event.message, exit_code=code)
-    return [Reply(peer=event.peer, answer=answer)]
-
-
-def on_sealed(state: PoolState, event: BatchSealed, now: float) -> list[Command]:
-    """The batch is complete; an empty one is finished at once."""
-    answer = m.BatchClosed(id=event.request_id, batch=event.batch, items=event.items, ignored=event.ignored)
-    commands: list[Command] = [Reply(peer=event.peer, answer=answer)]
-    batch = state.queue.batches.get(event.batch)
-    if batch is not None:
-        batch.open = False
-        batch.items = event.items
-        batch.ignored = event.ignored
-        commands += end_if_complete(state, batch, now)
-    return commands
 
 
 def _progress(state: PoolState, peer: bytes, request: m.Progress, now: float) -> list[Command]:
@@ -374,7 +311,7 @@ def _reload(state: PoolState, record: BatchRecord) -> tuple[Batch, list[Command]
     old.items = record.items
     old.cancelled = False
     old.rewind(state.away_ids(old) | old.settling_ids)
-    return old, _revive(state, old)
+    return old, revive(state, old)
 
 
 def on_forgotten(state: PoolState, event: QuarantineForgotten) -> list[Command]:
@@ -428,13 +365,6 @@ def resume_batch(state: PoolState, batch: Batch) -> list[Command]:
         change_batch(state, batch, "running"),
         Note(kind="resumed", batch=batch.name, message=f"batch {batch.name} goes on"),
     ]
-
-
-def change_batch(state: PoolState, batch: Batch, to: m.BatchState) -> ChangeBatch:
-    """Keeps a state of a batch that goes on."""
-    state.changes += 1
-    batch.changing += 1
-    return ChangeBatch(batch=batch.name, state=to, paused=batch.paused)
 
 
 def pauses_over(state: PoolState, now: float) -> list[Command]:

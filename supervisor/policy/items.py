@@ -58,6 +58,8 @@ class BatchRecord(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     opened_at: float
     open: bool = True
+    abandoned_at: float | None = None
+    """When it was closed in place of its client, in seconds since the epoch; None: it was not."""
     state: BatchState = "accepted"
     paused: str | None = None
     finished_at: float | None = None

@@ -31,6 +31,7 @@ class LiveSettings(msgspec.Struct, frozen=True, kw_only=True):
     batch_size_max: int
     queue_max_items: int
     batches_max: int
+    abandon_seconds: float
     min_workers: int
     idle_shrink_seconds: float
     exit_when_idle_seconds: float | None
@@ -62,6 +63,7 @@ def on_settings_changed(state: PoolState, event: SettingsChanged, now: float) ->
     if event.settings.retention is not None:
         state.sweep_at = now if state.sweep_at is None else min(state.sweep_at, now)
     state.sample_at = min(state.sample_at, now)
+    state.queue.abandon_at = now
     notes: list[Command] = [_note(change) for change in event.changed]
     if event.peer is None:
         return notes or [Note(kind="settings", message="the settings were read again: nothing has changed")]

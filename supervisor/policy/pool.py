@@ -18,6 +18,7 @@ from supervisor.policy import (
     care,
     cleanup,
     deaths,
+    filling,
     historian,
     idle,
     intake,
@@ -79,6 +80,7 @@ class Pool:
         commands += protection.attend(state, now)
         commands += cleanup.attend(state, now)
         commands += intake.pauses_over(state, now)
+        commands += filling.attend(state, now)
         commands += memory_leases.attend(state, now)
         commands += profiling.attend(state, now)
         commands += intake.sweep_returned(state)
@@ -115,6 +117,7 @@ class Pool:
             parts.next_deadline(state.parts.values(), state.draining),
             cleanup.next_deadline(state),
             profiling.next_deadline(state),
+            filling.next_deadline(state),
         )
         deadlines += [at for at in due if at is not None]
         deadlines += [batch.resume_at for batch in state.queue.batches.values() if batch.resume_at is not None]
@@ -137,7 +140,7 @@ class Pool:
             case e.RequestReceived():
                 return intake.on_request(state, event, now)
             case e.ItemsInserted():
-                return intake.on_inserted(state, event)
+                return filling.on_inserted(state, event, now)
             case e.ItemsFetched():
                 return _on_fetched(state, event, now)
             case e.WorkerStarted():
@@ -157,11 +160,11 @@ class Pool:
             case SettingsChanged():
                 return on_settings_changed(state, event, now)
             case e.BatchCreated():
-                return intake.on_created(state, event)
+                return filling.on_created(state, event, now)
             case e.JournalRefused():
-                return intake.on_refused(state, event)
+                return filling.on_refused(state, event, now)
             case e.BatchSealed():
-                return intake.on_sealed(state, event, now)
+                return filling.on_sealed(state, event, now)
             case e.BatchChanged():
                 return _on_changed(state, event, now)
             case e.ItemsCancelled():
@@ -171,7 +174,7 @@ class Pool:
             case e.QuarantineForgotten():
                 return intake.on_forgotten(state, event)
             case e.JournalStalled() | e.JournalRecovered() | e.TempFilled() | e.TempEased():
-                return _on_disk(state, event)
+                return _on_disk(state, event, now)
             case e.Remembered():
                 return keeping.on_remembered(state, event)
             case e.Recovered():
@@ -192,7 +195,7 @@ class Pool:
 
 
 def _on_disk(
-    state: PoolState, event: e.JournalStalled | e.JournalRecovered | e.TempFilled | e.TempEased
+    state: PoolState, event: e.JournalStalled | e.JournalRecovered | e.TempFilled | e.TempEased, now: float
 ) -> list[Command]:
     """A disk refuses, or takes again."""
     match event:
@@ -201,6 +204,7 @@ def _on_disk(
             return [Note(kind="journal_stalled", message=f"paused: the journal cannot be written: {event.reason}")]
         case e.JournalRecovered():
             state.journal_stalled = None
+            filling.hear_all(state, now)
             return [Note(kind="journal_recovered", message="the journal is written again; work goes on")]
         case e.TempFilled():
             state.temp_full = event.reason
@@ -293,6 +297,7 @@ def _on_recovered(state: PoolState, event: e.Recovered, now: float) -> list[Comm
     for record in event.records:
         batch = state.queue.add(record)
         commands += reports.end_if_complete(state, batch, now)
+    filling.hear_all(state, now)
     if event.records:
         waiting = state.queue.pending
         how = "stopped cleanly" if event.clean else "was killed"

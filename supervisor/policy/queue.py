@@ -69,6 +69,12 @@ class Batch(msgspec.Struct, kw_only=True):
     machine_pauses: int = 0
     short_since: float | None = None
     """Since when no item was done because memory was refused for what each of them needs, such as a model."""
+    heard_at: float | None = None
+    """When who fills it was last heard of, while it is open."""
+    sealing: bool = False
+    """That it is abandoned is on its way to the journal."""
+    abandoned_at: float | None = None
+    """When it was closed in place of its client, in seconds since the epoch; None: it was not."""
     closing: bool = False
     """Its end is on its way to the journal."""
     changing: int = 0
@@ -223,6 +229,7 @@ def from_record(record: BatchRecord, order: int) -> Batch:
             "cancelled": counts.cancelled,
         },
         paused=record.paused,
+        abandoned_at=record.abandoned_at,
         summary=record.summary,
         recycles=dict(record.summary.recycles),
         restarts=record.summary.restarts,
@@ -241,6 +248,8 @@ class Queue:
         self.window_items = window_items
         self.fetch_items = fetch_items
         self.batches: dict[str, Batch] = {}
+        self.abandon_at: float | None = None
+        """When the first of the open batches may be abandoned, at the earliest."""
         self._opened = 0
         self._serving: list[Batch] | None = None
 

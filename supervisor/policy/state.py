@@ -63,6 +63,8 @@ class PoolSettings(msgspec.Struct, frozen=True, kw_only=True):
     queue_max_items: int = 5_000_000
     window_items: int = WINDOW_ITEMS
     fetch_items: int = FETCH_ITEMS
+    abandon_seconds: float = 600.0
+    """After so long without a word of who fills it, a batch takes no more images."""
     batches_max: int = 10_000
     """Unfinished batches; further ones are refused as busy."""
     inserts_max: int = 256

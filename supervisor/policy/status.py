@@ -115,4 +115,5 @@ def progress(state: PoolState, batch: Batch, request_id: int | str, now: float) 
         used_bytes=state.used_bytes,
         batch_sizes=[slot.batch_size.size for slot in state.slots],
         read_bytes=batch.read_bytes,
+        abandoned_at=batch.abandoned_at,
     )

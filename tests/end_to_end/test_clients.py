@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from protocol import sockets
 from protocol.client import Client
-from protocol.messages import MAX_FRAME_BYTES, MAX_NAMES_A_CHUNK, AnyRequest
+from protocol.errors import Abandoned
+from protocol.messages import MAX_FRAME_BYTES, MAX_NAMES_A_CHUNK, AddItems, AnyRequest
 from tests.end_to_end.bed import ROOT, Bed, Command, make_bed, settled, wait_for
 
 ANSWER_SECONDS = 30.0
@@ -282,6 +283,55 @@ def test_client_that_dies_in_the_middle_of_its_submission_can_go_on_with_it(bed:
     with client.open_batch(batch="mine", out=bed.out) as again:
         again.add(bed.photos, names[30:])
     assert client.wait("mine", 30).counts.done == 50
+
+
+_HALF = """
+import sys
+from protocol.client import Client
+endpoint, photos, out, *names = sys.argv[1:]
+batch = Client(endpoint).open_batch(batch="mine", out=out)
+batch.add(photos, names)
+batch.flush()
+print("sent", flush=True)
+sys.stdin.read()
+batch.close()
+"""
+
+
+def test_batch_whose_client_was_killed_is_closed_as_it_is_and_the_same_submission_completes_it(bed: Bed) -> None:
+    names = bed.fill(50)
+    bed.start()
+    words = [sys.executable, "-c", _HALF, bed.endpoint, bed.photos, bed.out, *names[:30]]
+    with subprocess.Popen(words, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as filling:
+        assert filling.stdout is not None and filling.stdout.readline() == b"sent\n"
+        filling.kill()
+    client = bed.client()
+    assert client.progress("mine").open
+    bed.run("config", "set", "abandon_after", "1s")
+    over = client.wait("mine", 60)
+    assert (over.state, over.counts.done, over.open) == ("finished", 30, False) and over.abandoned_at is not None
+    assert "finished, abandoned" in bed.run("batches").out
+    (told,) = [decision for decision in client.decisions() if decision.kind == "abandoned"]
+    assert told.figures["items"] == 30 and told.figures["limit_seconds"] == 1.0
+    with pytest.raises(Abandoned, match=r"30 images.*--batch mine"):
+        client.request(AddItems(batch="mine", chunk=9, root=bed.photos, names=names[:1]))
+    bed.run("config", "set", "abandon_after", "10m")
+    assert bed.run("submit", bed.photos, "--out", bed.out, "--batch", "mine", "--wait").code == 0
+    whole = client.progress("mine")
+    assert (whole.counts.done, whole.abandoned_at) == (50, None)
+
+
+def test_open_batch_of_a_killed_supervisor_is_closed_by_the_next_one(bed: Bed) -> None:
+    names = bed.fill(5)
+    first = bed.start()
+    half = bed.client().open_batch(batch="mine", out=bed.out)
+    half.add(bed.photos, names)
+    half.flush()
+    first.signal(signal.SIGKILL)
+    first.process.wait()
+    bed.start(abandon_after="1s")
+    over = bed.client().wait("mine", 60)
+    assert over.counts.done == 5 and over.abandoned_at is not None
 
 
 def test_subscriber_that_does_not_read_costs_nobody_anything(bed: Bed) -> None:

@@ -131,6 +131,57 @@ def test_chunks_sent_at_once_are_answered_one_by_one(bed: Bed) -> None:
     assert [item.stem for item in bed.fetch()] == ["a", "b", "c", "d", "e"]
 
 
+def abandon(bed: Bed, at: float = 3000.0) -> e.BatchSealed:
+    bed.journal.submit(c.SealBatch(peer=b"", request_id="b1", batch="b1", ignored=0, abandoned_at=at))
+    return bed.expect(e.BatchSealed)
+
+
+def test_an_abandoned_batch_says_so_after_a_restart_and_is_opened_again(bed: Bed) -> None:
+    bed.create()
+    bed.insert(["a", "b"])
+    assert abandon(bed).abandoned_at == 3000.0
+    bed.close()
+    bed = Bed(bed.directory)
+    (found,) = bed.recovered.records
+    assert (found.open, found.abandoned_at) == (False, 3000.0)
+    late = bed.refused(["c"], 1)
+    assert (late.code, late.fault) == ("abandoned", "machine")
+    assert "2 images" in late.message and "--batch b1" in late.message
+    again = bed.create()
+    assert (again.resumed, again.record.open, again.record.abandoned_at, again.record.next_chunk) == (
+        True,
+        True,
+        None,
+        1,
+    )
+    assert bed.insert(["b", "c"], 1).added == 1
+    bed.close()
+
+
+def test_an_abandoned_batch_that_is_finished_runs_again_for_the_same_job(bed: Bed) -> None:
+    items = bed.filled(["a"])
+    abandon(bed)
+    bed.settle(*[settlement(item.id) for item in items])
+    bed.finish()
+    other = bed.create("b2", resume=True, fingerprint="another job")
+    assert not other.resumed
+    again = bed.create("b3", resume=True)
+    assert (again.resumed, again.record.batch, again.record.state, again.record.finished_at) == (
+        True, "b1", "running", None,
+    )  # fmt: skip
+    bed.seal()
+    bed.finish()
+    assert not bed.create("b4", resume=True).resumed, "it is complete now"
+
+
+def test_a_batch_that_its_client_closed_or_that_was_cancelled_is_not_abandoned(bed: Bed) -> None:
+    bed.create()
+    bed.seal(ignored=4)
+    assert abandon(bed).abandoned_at is None
+    found = bed.create().record
+    assert (found.open, found.ignored, found.abandoned_at) == (False, 4, None)
+
+
 def test_an_unknown_batch_and_a_closed_one_take_no_items(bed: Bed) -> None:
     assert bed.refused(["a.jpg"]).code == "unknown_batch"
     bed.journal.submit(c.SealBatch(peer=PEER, request_id=3, batch="nope", ignored=0))

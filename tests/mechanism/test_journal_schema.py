@@ -66,7 +66,7 @@ def test_a_newer_file_is_refused_with_both_numbers_and_left_alone(tmp_path: Path
     schema.open_for_writing(str(path), [*schema.MIGRATIONS, *([("SELECT 1",)] * 6)]).close()
     before = path.read_bytes()
     for opener in (Bed, OfflineReader):
-        with pytest.raises(StateDirectoryUnusable, match=r"schema 8.*up to 2.*--state"):
+        with pytest.raises(StateDirectoryUnusable, match=r"schema 9.*up to 3.*--state"):
             opener(str(tmp_path))
     assert path.read_bytes() == before
 

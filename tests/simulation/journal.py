@@ -106,23 +106,32 @@ class Journal:
     def _create(self, command: c.CreateBatch) -> e.AnyEvent:
         name = command.record.batch
         resumed = False
-        if name not in self.records:
+        known = self.records.get(name)
+        if known is not None and known.abandoned_at is not None and known.state != "cancelled":
+            resumed = True
+            self._reopen(name)
+        if known is None:
             alike = [
                 old.batch
                 for old in self.records.values()
                 if command.resume
                 and old.fingerprint == command.record.fingerprint is not None
-                and old.state not in OVER
+                and (old.state not in OVER or (old.state == "finished" and old.abandoned_at is not None))
             ]
             if alike:
                 name, resumed = alike[-1], True
-                self._set(name, open=True)
+                self._reopen(name)
             else:
                 self.records[name] = command.record
                 self.of_batch[name] = []
         return e.BatchCreated(
             peer=command.peer, request_id=command.request_id, record=self.record(name), resumed=resumed
         )
+
+    def _reopen(self, name: str) -> None:
+        self._set(name, open=True, abandoned_at=None)
+        if self.records[name].state in OVER:
+            self._set(name, state="running", paused=None, finished_at=None)
 
     def _insert(self, command: c.InsertItems) -> e.AnyEvent:
         record = self.records.get(command.batch)
@@ -131,6 +140,8 @@ class Journal:
         place = (command.root, command.prefix)
         added = 0
         if command.chunk >= record.next_chunk:
+            if record.abandoned_at is not None and record.state != "cancelled":
+                return self._refused(command, "abandoned")
             if record.state in OVER or not record.open:
                 return self._refused(command, "closed")
             if command.chunk > record.next_chunk:
@@ -167,13 +178,15 @@ class Journal:
     def _seal(self, command: c.SealBatch) -> e.AnyEvent:
         if command.batch not in self.records:
             return self._refused(command, "unknown_batch")
-        self._set(command.batch, open=False, ignored=command.ignored)
+        if command.abandoned_at is None or self.records[command.batch].open:
+            self._set(command.batch, open=False, ignored=command.ignored, abandoned_at=command.abandoned_at)
         return e.BatchSealed(
             peer=command.peer,
             request_id=command.request_id,
             batch=command.batch,
             items=len(self.of_batch[command.batch]),
             ignored=command.ignored,
+            abandoned_at=self.records[command.batch].abandoned_at,
         )
 
     def _fetch(self, command: c.FetchItems) -> e.AnyEvent:

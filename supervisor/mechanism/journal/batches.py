@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import orjson
 
-from protocol.errors import OutputClash, UnknownBatch
+from protocol.errors import Abandoned, Fault, OutputClash, UnknownBatch
 from protocol.paths import from_token, is_plain, item_path, join
 from supervisor.mechanism.journal.records import (
     as_text,
@@ -22,12 +22,13 @@ from supervisor.policy.events import BatchChanged, BatchCreated, BatchSealed, It
 from supervisor.policy.items import BatchRecord
 
 UNFINISHED = "state NOT IN ('finished', 'cancelled')"
+_TO_RESUME = f"({UNFINISHED} OR (state = 'finished' AND abandoned_at IS NOT NULL))"
 
 # One statement, not three: beside a busy thread each may cost a switch interval.
 _OPEN = """SELECT b.number, b.next_chunk, b.open, b.state,
     (SELECT r.number FROM roots r WHERE r.root = ?1 AND r.batch = b.number AND r.prefix = ?2),
     (SELECT coalesce(max(r.number) + 1, 0) FROM roots r WHERE r.batch = b.number),
-    (SELECT coalesce(max(id), 0) FROM items)
+    (SELECT coalesce(max(id), 0) FROM items), b.abandoned_at, b.items
     FROM batches b WHERE b.batch = ?3"""
 
 _INSERT = "INSERT OR IGNORE INTO items(batch, root, stem) SELECT ?1, ?2, value FROM json_each(?3)"
@@ -44,21 +45,25 @@ class _Open(NamedTuple):
     root: int | None
     new_root: int
     last_id: int
+    abandoned_at: float | None
+    items: int
 
 
 def create(connection: sqlite3.Connection, command: CreateBatch) -> BatchCreated:
-    """A batch of that name is returned as it is; with `resume` an unfinished one of the same fingerprint is
-    reopened; else the batch is new."""
+    """A batch of that name is returned as it is, but reopened where it was abandoned; with `resume` an unfinished or
+    abandoned one of the same fingerprint is reopened; else the batch is new."""
     same_name = read_batch(connection, command.record.batch)
     if same_name is not None:
         number, record = same_name
+        if record.abandoned_at is not None and record.state != "cancelled":
+            return _created(command, _reopen(connection, number, record.batch), resumed=True)
         sealed_half = not record.open and record.state not in ("finished", "cancelled")
         if command.resume and sealed_half and record.fingerprint == command.record.fingerprint is not None:
             return _created(command, _reopen(connection, number, record.batch), resumed=True)
         return _created(command, record, resumed=False)
     if command.resume and command.record.fingerprint is not None:
         earlier = connection.execute(
-            f"SELECT number, batch FROM batches WHERE fingerprint = ? AND {UNFINISHED} ORDER BY number DESC LIMIT 1",
+            f"SELECT number, batch FROM batches WHERE fingerprint = ? AND {_TO_RESUME} ORDER BY number DESC LIMIT 1",
             (command.record.fingerprint,),
         ).fetchone()
         if earlier is not None:
@@ -68,7 +73,10 @@ def create(connection: sqlite3.Connection, command: CreateBatch) -> BatchCreated
 
 
 def _reopen(connection: sqlite3.Connection, number: int, batch: str) -> BatchRecord:
-    connection.execute("UPDATE batches SET open = 1 WHERE number = ?", (number,))
+    over = single(connection, "SELECT finished_at FROM batches WHERE number = ?", (number,)) is not None
+    connection.execute("UPDATE batches SET open = 1, abandoned_at = NULL WHERE number = ?", (number,))
+    if over:
+        revive(connection, number)
     return known(connection, batch)
 
 
@@ -93,6 +101,9 @@ def insert(connection: sqlite3.Connection, command: InsertItems) -> ItemsInserte
         # Its root is known since the first time, unless the sender put other names under an old number.
         root = batch.root if batch.root is not None else _add_root(connection, batch, command)
         return _inserted(command, root, added=0)
+    if batch.abandoned_at is not None and batch.state != "cancelled":
+        late = Abandoned(command.batch, batch.items)
+        return _refused(command, late.code, str(late), late.fault)
     if batch.state in ("finished", "cancelled") or not batch.open:
         how = batch.state if batch.state in ("finished", "cancelled") else "closed"
         return _refused(command, "closed", f"batch {command.batch!r} is {how} and takes no more items; open a new one")
@@ -205,28 +216,33 @@ def _inserted(command: InsertItems, root: int, *, added: int) -> ItemsInserted:
     )
 
 
-def _refused(command: InsertItems | SealBatch, code: str, message: str) -> JournalRefused:
+def _refused(command: InsertItems | SealBatch, code: str, message: str, fault: Fault = "caller") -> JournalRefused:
     return JournalRefused(
         peer=command.peer,
         request_id=command.request_id,
         code=code,
         message=message,
         was_insert=isinstance(command, InsertItems),
+        fault=fault,
     )
 
 
 def seal(connection: sqlite3.Connection, command: SealBatch) -> BatchSealed | JournalRefused:
-    """No more items come."""
+    """No more items come. A client that closes an abandoned batch was only slow: it is complete after all."""
     items = single(connection, "SELECT items FROM batches WHERE batch = ?", (command.batch,))
     if items is None:
         return _refused(command, "unknown_batch", str(UnknownBatch(command.batch)))
-    connection.execute("UPDATE batches SET open = 0, ignored = ? WHERE batch = ?", (command.ignored, command.batch))
+    connection.execute(
+        "UPDATE batches SET open = 0, ignored = ?1, abandoned_at = ?2 WHERE batch = ?3 AND (open OR ?2 IS NULL)",
+        (command.ignored, command.abandoned_at, command.batch),
+    )
     return BatchSealed(
         peer=command.peer,
         request_id=command.request_id,
         batch=command.batch,
         items=items,
         ignored=command.ignored,
+        abandoned_at=single(connection, "SELECT abandoned_at FROM batches WHERE batch = ?", (command.batch,)),
     )
 
 

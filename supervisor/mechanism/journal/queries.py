@@ -128,6 +128,7 @@ def _progress(connection: sqlite3.Connection, request: m.Progress, live: Live) -
         counts=record.counts,
         summary=record.summary,
         paused=record.paused,
+        abandoned_at=record.abandoned_at,
     )
 
 
@@ -149,6 +150,7 @@ def _batches(connection: sqlite3.Connection, request: m.ListBatches, live: Live)
                 items=record.items,
                 ignored=record.ignored,
                 counts=record.counts,
+                abandoned_at=record.abandoned_at,
                 used_at=_used_at(connection, number),
                 bytes=_about_bytes(connection, number, record.items) if request.sizes else None,
             )

@@ -18,7 +18,7 @@ OVER = ("finished", "cancelled")
 
 _COLUMNS = (
     "number, batch, recipe, out, overwrite, strict, priority, hold, fingerprint, kind, opened_at, open, state, "
-    "paused, finished_at, items, ignored, next_chunk, counts, summary"
+    "paused, finished_at, items, ignored, next_chunk, counts, summary, abandoned_at"
 )
 
 _recipe = msgspec.json.Decoder(Recipe)
@@ -92,7 +92,7 @@ def _record(
     connection: sqlite3.Connection, row: tuple[Any, ...], live: dict[str, LiveBatch], with_roots: bool
 ) -> tuple[int, BatchRecord]:
     (number, batch, recipe, out, overwrite, strict, priority, hold, fingerprint, kind, opened_at, is_open, state,
-     paused, finished_at, items, ignored, next_chunk, counts, summary) = row  # fmt: skip
+     paused, finished_at, items, ignored, next_chunk, counts, summary, abandoned_at) = row  # fmt: skip
     if batch in live:
         counted = live[batch].counts
         state = state if state in OVER else live[batch].state
@@ -110,6 +110,7 @@ def _record(
         kind=kind,
         opened_at=opened_at,
         open=bool(is_open),
+        abandoned_at=abandoned_at,
         state=state,
         paused=paused,
         finished_at=finished_at,

@@ -73,7 +73,10 @@ VERSION_2: Migration = (
 """Retention: the last look at a batch, how far its large results are dropped (the number of settling; -1: all), the
 batches whose items are still to be dropped, and hashes of the output names that forgotten batches wrote."""
 
-MIGRATIONS: tuple[Migration, ...] = (VERSION_1, VERSION_2)
+VERSION_3: Migration = ("ALTER TABLE batches ADD COLUMN abandoned_at REAL",)
+"""When a batch was closed in place of its client."""
+
+MIGRATIONS: tuple[Migration, ...] = (VERSION_1, VERSION_2, VERSION_3)
 """Migration i makes version i + 1 out of version i; none is ever changed once released."""
 
 
