@@ -2,6 +2,10 @@
 
 import pytest
 
+from supervisor.mechanism.vectors import compute_alone
+
+compute_alone()  # before anything loads numpy: on a busy machine a second thread of its BLAS costs ten times the work
+
 SEEDS = 1_000
 
 

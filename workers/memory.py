@@ -17,6 +17,7 @@ import gc
 import os
 import sys
 import time
+import weakref
 from collections.abc import Callable
 
 from protocol.messages import Memory
@@ -38,8 +39,8 @@ class PeakMeter:
     """
 
     def __init__(self) -> None:
-        self._reset = _open("/proc/self/clear_refs", os.O_WRONLY)
-        self._status = _open("/proc/self/status", os.O_RDONLY)
+        self._reset = _open(self, "/proc/self/clear_refs", os.O_WRONLY)
+        self._status = _open(self, "/proc/self/status", os.O_RDONLY)
 
     @property
     def works(self) -> bool:
@@ -65,7 +66,7 @@ class OwnMemory:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._statm = _open("/proc/self/statm", os.O_RDONLY)
+        self._statm = _open(self, "/proc/self/statm", os.O_RDONLY)
         self._malloc_bytes = self._kept_bytes = 0
         self._malloc_due = 0.0
         self._vips_memory = _vips_function("vips_tracked_get_mem")
@@ -185,8 +186,11 @@ def _vips_function(name: str) -> Callable[[], int] | None:
     return found
 
 
-def _open(path: str, flags: int) -> int | None:
+def _open(owner: object, path: str, flags: int) -> int | None:
+    """Opens a file for as long as its owner lives."""
     try:
-        return os.open(path, flags | os.O_CLOEXEC)
+        descriptor = os.open(path, flags | os.O_CLOEXEC)
     except OSError:
         return None
+    weakref.finalize(owner, os.close, descriptor).atexit = False
+    return descriptor

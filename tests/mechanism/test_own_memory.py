@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import mmap
+import os
 import sys
 
 import pytest
@@ -86,3 +87,13 @@ def test_what_libvips_holds_is_told() -> None:
     del image
     memory.trim()
     wait_until(lambda: memory.read().native_bytes < before + MB, "libvips' memory given back")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="descriptors are listed in /proc")
+def test_what_was_opened_for_the_figures_is_closed_with_them() -> None:
+    gc.collect()  # nothing of others goes meanwhile
+    before = len(os.listdir("/proc/self/fd"))
+    kept = [(OwnMemory(), PeakMeter()) for _ in range(5)]
+    assert len(os.listdir("/proc/self/fd")) == before + 3 * len(kept)
+    kept.clear()
+    assert len(os.listdir("/proc/self/fd")) == before

@@ -17,7 +17,7 @@ from supervisor.mechanism.temp import keeper as module
 from supervisor.mechanism.temp.directory import lock_alone
 from supervisor.policy.events import TempEased, TempFilled
 from supervisor.policy.temp import Room
-from tests.mechanism.real_pool import real_pool, wait_until
+from tests.mechanism.real_pool import ended, real_pool, wait_until
 from tests.mechanism.temp_bed import OURS, RUN, KeeperBed, fill, hold, name_of, until
 
 PEER = b"client"
@@ -228,15 +228,8 @@ def test_a_worker_that_crashes_takes_what_it_started_along() -> None:
         os.kill(worker.pid, 9)
         wait_until(worker.gone, "worker dead")
         worker.kill_group()
-        wait_until(lambda: module_readable(helper), "helper dead")
+        assert ended(helper), "the helper is dead too"
         os.close(helper)
-
-
-def module_readable(descriptor: int) -> bool:
-    """Tells whether the process of a pidfd has ended."""
-    import select
-
-    return bool(select.select([descriptor], [], [], 0)[0])
 
 
 def test_a_group_whose_number_was_given_again_is_left_alone() -> None:
