@@ -19,7 +19,7 @@ from PIL import Image
 
 from protocol.launch import ImageLimits
 from workers.errors import CannotDecode, Deferred, MachineTrouble, Verdict
-from workers.images import cost, exif, formats, heif, heif_thumb, progressive, raw, svg, with_pillow, with_vips
+from workers.images import cost, exif, formats, heif, heif_thumb, raw, svg, with_pillow, with_vips
 from workers.images import header as headers
 from workers.images.header import Header
 from workers.images.metadata import Metadata
@@ -60,6 +60,7 @@ class Source:
         self.path, self.shown, self._limits, self.warn, self._strict = path, shown, limits, warn, strict
         self._file = self._open()
         self._content: bytes | None = None  # what is read in place of the file: a raw file's preview, an unpacked SVG
+        self._previews: list[raw.Preview] | None = None
         self._image: Image.Image | None = None
         self._pictures: list[Image.Image] = []
         self._metadata: Metadata | None = None
@@ -126,8 +127,8 @@ class Source:
         result = target[0] * target[1] * 4 if side else 0
         decoding = warming = 0
         if side:
-            engine = cost.choose(self.header, target)
-            self.decoder = engine
+            engine = self.decoder = cost.choose(self.header, target)
+            svg.size_drawn(self.shown, self.header.drawing, target)
             decoding = cost.decode_bytes(self.header, target, engine)
             warming = cost.WARM_UP_BYTES if engine == "vips" and not with_vips.warm() else 0
         self.prior_bytes = max(decoding, result + beside_bytes, cost.RESOLUTION_BYTES)
@@ -215,34 +216,48 @@ class Source:
         return found
 
     def _raw_header(self, file_bytes: int) -> Header:
-        """The header of a raw file's preview; of the file as a TIFF where it has none."""
-        preview = raw.find(self._file.fileno(), file_bytes)
-        if preview is None:
-            if not self._file_begins_as_tiff():
-                raise Verdict("unsupported", f"{self.shown} is a camera's raw file without an embedded preview")
-            self.warn("a raw file without an embedded preview: read as the TIFF that it also is")
-            return self._header_of(formats.TIFF, file_bytes)
-        if max(preview.width, preview.height) > self._limits.side:
-            raise Verdict(
-                "too_many_pixels", f"{self.shown} holds a preview of {preview.width} x {preview.height} pixels"
-            )
-        self._content = os.pread(self._file.fileno(), preview.length, preview.at)
-        found = self._header_of(formats.JPEG, len(self._content))
-        return msgspec.structs.replace(
-            found,
-            container="raw",
-            file_bytes=file_bytes,
-            orientation=found.orientation if found.orientation != 1 else preview.told.orientation,
-            taken=found.taken or preview.told.taken,
-        )
+        """The header of a raw file's largest preview, of those not tried yet; of the file as a TIFF after the last."""
+        if self._previews is None:
+            self._previews = raw.previews(self._file.fileno(), file_bytes)
+        missing: Verdict | None = None
+        while self._previews:
+            preview = self._previews.pop(0)
+            if max(preview.width, preview.height) > self._limits.side:
+                raise Verdict("too_many_pixels", f"{self.shown} holds a preview of {preview.width} x {preview.height}")
+            self._content = os.pread(self._file.fileno(), preview.length, preview.at)
+            try:
+                return raw.turned(self._header_of(formats.JPEG, len(self._content)), preview, file_bytes)
+            except Verdict as verdict:
+                missing = verdict
+        self._content = None
+        if os.pread(self._file.fileno(), 4, 0) not in raw.TIFF_BEGINS:
+            raise missing or Verdict("unsupported", f"{self.shown} is a camera's raw file without an embedded preview")
+        unread = " that can be read" if missing else ""
+        self.warn(f"a raw file without an embedded preview{unread}: read as the TIFF that it also is")
+        return self._header_of(formats.TIFF, file_bytes)
 
-    def _file_begins_as_tiff(self) -> bool:
-        return os.pread(self._file.fileno(), 4, 0) in (b"II*\0", b"MM\0*")
+    def _decode_next_preview(self, side: int, verdict: Verdict) -> Image.Image:
+        """The picture of the next preview of a raw file, or of its TIFF, where one was not to be decoded."""
+        size = f"{self.header.width:,} x {self.header.height:,}"
+        if self.header.container != "raw":
+            raise verdict
+        try:
+            self.header = self._raw_header(self.header.file_bytes)
+            headers.check(self.shown, self.header, self._limits)
+        except Verdict:
+            raise verdict from None
+        target = cost.target_of(self.header, side)
+        self._fits(cost.choose(self.header, target), target)
+        self.warn(
+            f"its preview of {size} cannot be decoded: the next is {self.header.width:,} x {self.header.height:,}"
+        )
+        return self._decode(target)
 
     def _header_of(self, kind: formats.Format, file_bytes: int) -> Header:
         refusal = ""
+        drawing = None
         if kind is formats.SVG:
-            self._content = svg.checked(self.shown, self._file, file_bytes, self.warn)
+            self._content, drawing = svg.checked(self.shown, self._file, file_bytes, self.warn)
         if kind is formats.GIF:
             headers.check_gif(self.shown, self._file, self._limits)
         if kind.pillow and not (kind is formats.WEBP and file_bytes > _READ_WHOLE_BYTES):
@@ -255,8 +270,9 @@ class Source:
         if kind.vips:
             try:
                 found = with_vips.read_header(self._where(), kind, file_bytes)
-                if kind is formats.SVG and self._content is not None:
-                    found = msgspec.structs.replace(found, inside_bytes=svg.inside_bytes(self._content))
+                if drawing is not None and self._content is not None:
+                    inside_bytes = svg.inside_bytes(self._content)
+                    found = msgspec.structs.replace(found, inside_bytes=inside_bytes, drawing=drawing)
                 if refusal:
                     self.warn(f"Pillow refused it ({refusal}); read with libvips")
                 return found
@@ -267,9 +283,7 @@ class Source:
     def _broken(self, kind: formats.Format, refusal: str) -> Verdict:
         """The verdict on an image that no decoder takes."""
         if kind is formats.JPEG:
-            start = (
-                os.pread(self._file.fileno(), headers.JPEG_HEAD_BYTES, 0) if self._content is None else self._content
-            )
+            start = self._content or os.pread(self._file.fileno(), headers.JPEG_HEAD_BYTES, 0)
             if (bits := headers.jpeg_bits(start)) > _JPEG_BITS:
                 reads = f"neither decoder here reads more than {_JPEG_BITS}"
                 return Verdict("unsupported", f"{self.shown} is a JPEG of {bits} bits a sample; {reads}")
@@ -306,16 +320,7 @@ class Source:
         if self.header.file_bytes > _TRIMMED_BYTES:
             return None
         content = heif_thumb.by_thumbnail(self.whole())
-        if content is None:
-            return None
-        try:
-            found, image = headers.read_with_pillow(io.BytesIO(content), self.header.format, len(content))
-            with image:
-                if max(image.size) < side or found.pixels >= self.header.pixels:
-                    return None
-                return with_pillow.decode(image, found, image.size, lenient=False)
-        except CannotDecode:
-            return None
+        return with_pillow.decode_item(content, self.header, side) if content is not None else None
 
     def _decode(self, target: tuple[int, int]) -> Image.Image:
         self.decodes += 1
@@ -324,14 +329,16 @@ class Source:
             decoded = self._decode_with(first, target, lenient=False)
         except CannotDecode as error:
             self._readable(error)
-            decoded = self._decode_again(first, target, str(error))
+            try:
+                decoded = self._decode_again(first, target, str(error))
+            except Verdict as verdict:
+                decoded = self._decode_next_preview(max(target), verdict)
         return decoded
 
     def _decode_again(self, first: cost.Engine, target: tuple[int, int], refusal: str) -> Image.Image:
         """The ways left when the chosen decoder refused: what there is of a cut file, then the other decoder."""
         other: cost.Engine = "pillow" if first == "vips" else "vips"
-        cut = self._is_cut()
-        if not cut and (decoded := self._try(other, target, lenient=False)) is not None:
+        if not (cut := self._is_cut()) and (decoded := self._try(other, target, lenient=False)) is not None:
             self.warn(f"{_NAMES[first]} refused it ({refusal}); decoded with {_NAMES[other]}")
             return decoded
         ends = f"the file ends too early, at {self.header.file_bytes:,} bytes"
@@ -389,7 +396,8 @@ class Source:
         self, engine: cost.Engine, header: Header, target: tuple[int, int], *, lenient: bool
     ) -> Image.Image:
         if engine == "vips":
-            return with_vips.decode(self._where(), header, target, lenient=lenient)
+            drawn = svg.size_drawn(self.shown, header.drawing, target, self.warn)
+            return with_pillow.shrink(with_vips.decode(self._where(), header, drawn, lenient=lenient), target)
         if self._image is None or self._file.closed or self.decodes > 1 or lenient:
             self._reopen()
         assert self._image is not None
@@ -400,18 +408,10 @@ class Source:
     def _decode_eighth(self, target: tuple[int, int]) -> Image.Image | None:
         """The picture of a progressive JPEG that may be shrunk by eight, from the scans that matter; None of others."""
         header = self.header
-        if not header.progressive or header.format is not formats.JPEG or cost.draft_scale(header, target) < 8:
+        progressive = header.progressive and header.format is formats.JPEG and header.file_bytes <= _TRIMMED_BYTES
+        if not progressive or cost.draft_scale(header, target) < 8:
             return None
-        if header.file_bytes > _TRIMMED_BYTES:
-            return None
-        trimmed = progressive.for_an_eighth(self._content or self.whole())
-        if trimmed is None:
-            return None
-        try:
-            with headers.read_with_pillow(io.BytesIO(trimmed), header.format, len(trimmed))[1] as image:
-                return with_pillow.decode(image, header, target, lenient=False)
-        except CannotDecode:
-            return None
+        return with_pillow.decode_eighth(self._content or self.whole(), header, target)
 
     def _reopen(self) -> None:
         """A decoder that failed, or shares the descriptor, leaves the file's position anywhere: begin afresh."""

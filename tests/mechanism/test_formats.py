@@ -149,6 +149,19 @@ def test_a_cr3_shows_the_preview_of_the_photos_size_as_it_was_held(tmp_path: Pat
     assert values(report)["probe"]["width"] == 800
 
 
+def test_a_preview_that_does_not_decode_gives_way_to_the_next(tmp_path: Path) -> None:
+    large = specimens.jpeg(specimens.marked(800, 600))
+    scan = large.index(b"\xff\xda")
+    headless = large[: large.index(b"\xff\xc0") + 11] + b"\xff" * 12 + large[scan:]  # its components are none
+    small = specimens.jpeg(specimens.marked(400, 300))
+    for name, broken in (("cut", large[: scan + 14]), ("odd", headless)):
+        report, made = run(tmp_path, f"{name}.nef", raw_file([small, broken]))
+        assert report.error is None and made is not None and shows_marks(made), (name, report.error)
+        assert name == "odd" or any("cannot be decoded: the next is 400 x 300" in told for told in warnings(report))
+    report, _ = run(tmp_path, "none.nef", raw_file([large[: scan + 14], headless]))
+    assert report.error is not None and report.error.kind == "corrupt", report.error
+
+
 def test_a_raw_file_without_a_preview_says_so(tmp_path: Path) -> None:
     report, _ = run(tmp_path, "p.orf", b"IIRO\x08\0\0\0" + bytes(100))
     assert report.error is not None and report.error.kind == "unsupported"

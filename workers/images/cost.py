@@ -144,6 +144,7 @@ def decode_bytes(header: Header, target: tuple[int, int], engine: Engine) -> int
     if engine == "vips":
         held += 1_000_000 + result if needs_colour(header) else 0
         held += 3_000_000 + header.inside_bytes if header.format is formats.SVG else 0
+        held += header.drawing.inside_bytes(header.drawing.fitted(target) or target) if header.drawing else 0
         held += result if header.alpha else 0  # multiplied with its opacity, and divided again
         return _VIPS_BASE_BYTES + held + _vips_bytes(header, target) + 2 * result
     if header.format is formats.AVIF and header.mode == "RGB" and header.icc != "other":

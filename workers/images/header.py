@@ -15,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from protocol.launch import ImageLimits
 from workers.errors import CannotDecode, Verdict
 from workers.images import bounds, exif, formats, heif, pnm, psd
+from workers.images.drawing import Drawing
 
 Image.MAX_IMAGE_PIXELS = None  # the limits here are checked on the header, are configurable, and name themselves
 
@@ -64,6 +65,8 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     file_bytes: int = 0
     inside_bytes: int = 0
     """What drawing an SVG takes beside its picture, by its length and by the pictures in it."""
+    drawing: Drawing | None = None
+    """What an SVG's elements take, by the size it is drawn at."""
     reader: Literal["pillow", "vips"] = "pillow"
     """Whose header it is: what Pillow cannot open it cannot decode either."""
     container: str = ""

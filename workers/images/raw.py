@@ -12,10 +12,13 @@ import struct
 import msgspec
 
 from workers.images import exif
+from workers.images.header import Header
 
 _MAX_DIRECTORIES = 64
 _MAX_ENTRIES = 1024
 _MAX_TRACKS = 8
+_MOST_PREVIEWS = 8
+TIFF_BEGINS = (b"II*\0", b"MM\0*")
 _MAX_PREVIEW_BYTES = 128 * 1024 * 1024
 _SUB_DIRECTORIES, _EXIF = 0x014A, 0x8769
 _COMPRESSION, _STRIPS, _STRIP_BYTES = 0x0103, 0x0111, 0x0117
@@ -38,8 +41,19 @@ class Preview(msgspec.Struct, frozen=True):
     told: exif.Exif
 
 
-def find(descriptor: int, file_bytes: int) -> Preview | None:
-    """Returns the preview with the most pixels, None when there is none."""
+def turned(found: Header, preview: Preview, file_bytes: int) -> Header:
+    """Returns the header of a preview as that of its raw file, held as the camera was."""
+    return msgspec.structs.replace(
+        found,
+        container="raw",
+        file_bytes=file_bytes,
+        orientation=found.orientation if found.orientation != 1 else preview.told.orientation,
+        taken=found.taken or preview.told.taken,
+    )
+
+
+def previews(descriptor: int, file_bytes: int) -> list[Preview]:
+    """Returns the previews that show a picture by their headers, the one with the most pixels first; some at most."""
     head = os.pread(descriptor, _EXIF_BYTES, 0)
     if head.startswith(b"FUJIFILMCCD-RAW"):
         places = [struct.unpack_from(">II", head, 84)] if len(head) >= 92 else []
@@ -47,14 +61,14 @@ def find(descriptor: int, file_bytes: int) -> Preview | None:
         places = _boxed(head)
     else:
         places = _of_directories(descriptor, head, file_bytes)
-    best: Preview | None = None
+    found: list[Preview] = []
     for at, length in dict.fromkeys(places):
         if not 0 < at < file_bytes or not 0 < length <= min(_MAX_PREVIEW_BYTES, file_bytes - at):
             continue
         size = _size(descriptor, at, length)
-        if size is not None and (best is None or size[0] * size[1] > best.width * best.height):
-            best = Preview(at, length, *size, exif.parse(_directories(head)))
-    return best
+        if size is not None:
+            found.append(Preview(at, length, *size, exif.parse(_directories(head))))
+    return sorted(found, key=lambda each: -each.width * each.height)[:_MOST_PREVIEWS]
 
 
 def _directories(head: bytes) -> bytes:

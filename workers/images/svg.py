@@ -13,6 +13,8 @@ from collections.abc import Callable
 from typing import BinaryIO, Final
 
 from workers.errors import Verdict
+from workers.images import drawing
+from workers.images.drawing import Drawing
 
 BYTES: Final = 32 * 1024 * 1024
 """Largest document, unpacked. The largest map of a country in a public collection has some 10 MB."""
@@ -34,8 +36,8 @@ _BYTES_A_PIXEL: Final = 9
 """And for each pixel of a picture inside of it (400 megapixels: 3.6 GB)."""
 
 
-def checked(shown: str, file: BinaryIO, file_bytes: int, warn: Callable[[str], None]) -> bytes:
-    """Returns the document, unpacked. Raises Verdict when it is too large or may not be rendered."""
+def checked(shown: str, file: BinaryIO, file_bytes: int, warn: Callable[[str], None]) -> tuple[bytes, Drawing]:
+    """Returns the document, unpacked, and what drawing it takes. Raises Verdict when that is too much or may not be."""
     if file_bytes > BYTES:
         raise Verdict(
             "too_large", f"{shown} is an SVG of {file_bytes:,} bytes; {BYTES:,} are the most that is rendered"
@@ -49,7 +51,21 @@ def checked(shown: str, file: BinaryIO, file_bytes: int, warn: Callable[[str], N
         raise Verdict("unsupported", f"{shown} is an SVG that declares nested or external entities; it is not rendered")
     if _OUTSIDE.search(content):
         warn("refers to files or addresses outside of it; they were not loaded")
-    return content
+    return content, drawing.read(shown, content)
+
+
+def size_drawn(
+    shown: str, told: Drawing | None, size: tuple[int, int], warn: Callable[[str], None] | None = None
+) -> tuple[int, int]:
+    """Returns the pixels to draw a page at that is to be `size`: fewer, with a warning, where its filters and layers
+    would take too long. Raises Verdict too_large where even a quarter of the sides would."""
+    found = told.fitted(size) if told is not None else size
+    if told is not None and found is None:
+        limits = f"the limits are {drawing.DRAWING_NS / 1e9} s and {drawing.LAYERS_BYTES:,} bytes of them"
+        raise Verdict("too_large", f"{shown} is an SVG of {told.told(size)}, at {size[0]:,} x {size[1]:,}; {limits}")
+    if told is not None and found is not None and found != size and warn is not None:
+        warn(f"drawn at {found[0]:,} x {found[1]:,} and enlarged: at its full size it has {told.told(size)}")
+    return found or size
 
 
 def inside_bytes(content: bytes) -> int:

@@ -7,9 +7,9 @@ from typing import Any
 from PIL import Image, ImageFile
 
 from workers.errors import CannotDecode
-from workers.images import formats, with_vips
+from workers.images import formats, progressive, with_vips
 from workers.images.cost import box_factor, draft_scale, even_box, is_packed, shrinks_in_strips
-from workers.images.header import REFUSALS, Header, reason
+from workers.images.header import REFUSALS, Header, read_with_pillow, reason
 from workers.images.metadata import Metadata
 
 _UPRIGHT = {
@@ -115,6 +115,30 @@ def _in_strips(image: Image.Image, header: Header, target: tuple[int, int]) -> I
     if even is not None:
         return with_vips.resized(reduced, target)
     return _by_lanczos(reduced, target, wide / factor, high / factor)
+
+
+def decode_eighth(content: bytes, header: Header, target: tuple[int, int]) -> Image.Image | None:
+    """Returns a progressive JPEG that may be shrunk by eight from the scans that matter; None of others."""
+    trimmed = progressive.for_an_eighth(content)
+    if trimmed is None:
+        return None
+    try:
+        with read_with_pillow(io.BytesIO(trimmed), header.format, len(trimmed))[1] as image:
+            return decode(image, header, target, lenient=False)
+    except CannotDecode:
+        return None
+
+
+def decode_item(content: bytes, header: Header, side: int) -> Image.Image | None:
+    """Returns a HEIF or AVIF file's thumbnail, None where it is not one of at least `side` pixels and a smaller one."""
+    try:
+        found, image = read_with_pillow(io.BytesIO(content), header.format, len(content))
+        with image:
+            if max(image.size) < side or found.pixels >= header.pixels:
+                return None
+            return decode(image, found, image.size, lenient=False)
+    except CannotDecode:
+        return None
 
 
 def decode_small(content: bytes) -> Image.Image | None:
