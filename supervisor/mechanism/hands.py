@@ -39,11 +39,14 @@ from supervisor.policy import commands as c
 from supervisor.policy.cache.asked import LookUpItems, StoreItems
 from supervisor.policy.events import ItemsCommitted, ItemsFetched, TasksStalled, TemplateDied, Tick
 from supervisor.policy.live import SettingsChanged
+from supervisor.policy.memory_report import VERDICTS
 from supervisor.policy.pool import AnyEvent
 
 EXIT_STATUS_POLL_SECONDS = 0.002
 """How soon to ask again for the status of a worker that is dead: the template tells within a millisecond or two."""
 
+LETTERS_UNASKED = 1_024
+"""Exits of processes, states of the disks, changes of settings: a few for each process."""
 ITEMS_A_TURN = 500
 """Verdicts and fetched items in the letters of one turn, beyond which the next ones wait; some µs each."""
 
@@ -343,12 +346,15 @@ class Hands:
 
     def _with_own(self, report: MemoryReport) -> MemoryReport:
         """Adds what only this process can see of itself: its heap, and what its threads hold."""
-        stores = [*report.stores, *self._journal.stores(), *self._chores.stores(), *self._temp.stores()]
+        (verdicts,) = (store for store in report.stores if store.name == VERDICTS)
+        waiting = [*self._journal.stores(verdicts), *self._chores.stores(), *self._temp.stores()]
+        stores = [*report.stores, *waiting]
         if self._cache is not None:
             stores += self._cache.stores()
-        letters = len(self._mailbox)
+        # A letter is the answer to something that was counted in a store before; nobody else posts any number of them.
+        most = sum(store.limit_count or 0 for store in stores if store.owner != "policy") + LETTERS_UNASKED
         stores.append(
-            Store(name="letters for the loop", owner="loop", count=letters, limit_count=None, bytes=None,
+            Store(name="letters for the loop", owner="loop", count=len(self._mailbox), limit_count=most, bytes=None,
                   limit_bytes=None)
         )  # fmt: skip
         heap = own_heap_bytes()

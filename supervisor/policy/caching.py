@@ -58,7 +58,7 @@ def on_looked_up(state: PoolState, event: LookedUp) -> list[Command]:
         item = batch.looking.pop(hit.id, None)
         if item is None:
             continue
-        batch.settling_ids.add(item.id)
+        batch.settles(item.id, len(hit.detail))
         settlements.append(
             Settlement(id=item.id, batch=batch.name, state="cached", tries=0, detail=hit.detail, written=hit.written)
         )

@@ -146,7 +146,7 @@ def on_outside(batch: Batch, slot: Slot, item: Item, error: ItemError | None) ->
         ]
     told = error.message if error is not None else f"{path} cannot be read"
     message = f"{told}; the sandbox keeps it from every worker, --sandbox off would not"
-    batch.settling_ids.add(item.id)
+    batch.settles(item.id)
     settlement = Settlement(
         id=item.id,
         batch=batch.name,

@@ -268,7 +268,7 @@ def quarantine(
     kind = blame.error_kind(death.cause)
     after = "1 death" if deaths == 1 else f"{deaths} deaths"
     message = f"{path} {blame.sentence(death, event.step if event else -1)}; quarantined after {after}"
-    batch.settling_ids.add(item.id)
+    batch.settles(item.id)
     settlement = Settlement(
         id=item.id,
         batch=batch.name,

@@ -184,7 +184,7 @@ def _open(state: PoolState, peer: bytes, request: m.OpenBatch, now: float) -> li
 def _must_have_room(state: PoolState, request: m.OpenBatch) -> None:
     """Raises Refused for a batch that would be one too many; those that are there may be opened again."""
     batches, limit = state.queue.batches, state.settings.batches_max
-    if len(batches) < limit or request.batch in batches:
+    if len(batches) + len(state.creating) < limit or request.batch in batches:
         return
     mine = request.fingerprint if request.resume else None
     if mine is None or all(batch.record.fingerprint != mine for batch in batches.values()):
@@ -310,7 +310,7 @@ def _reload(state: PoolState, record: BatchRecord) -> tuple[Batch, list[Command]
         old.counts[settled] = getattr(record.counts, settled)
     old.items = record.items
     old.cancelled = False
-    old.rewind(state.away_ids(old) | old.settling_ids)
+    old.rewind({*state.away_ids(old), *old.settling_ids})
     return old, revive(state, old)
 
 

@@ -46,12 +46,12 @@ def lend(state: PoolState, now: float) -> list[Command]:
     commands: list[Command] = []
     full = state.queue.in_the_way()
     if full is not None:
-        full.rewind(state.away_ids(full) | full.settling_ids)
+        full.rewind({*state.away_ids(full), *full.settling_ids})
     # What is fetched may be found in the cache and settled without a lease: not while nothing shall go on.
     if not state.stands_still and not state.draining:
         commands += [_fetch(state, batch) for batch in state.queue.wants_fetch()]
     commands += prepare(state, now)
-    if not may_admit(state, now):
+    if not may_admit(state, now) or state.queue.must_wait:
         return commands
     for slot in _idle(state):
         if state.level >= Level.CRITICAL and state.leases:
@@ -241,7 +241,7 @@ def refuse_too_large(state: PoolState, batch: Batch, item: Item, room: int) -> l
         f"{path}: needs about {human(item.needs_bytes)} to process, and {human(room)} is all that one image can have "
         f"under a budget of {human(state.budget_bytes)}; raise --memory or lower --workers"
     )
-    batch.settling_ids.add(item.id)
+    batch.settles(item.id)
     settlement = Settlement(
         id=item.id,
         batch=batch.name,

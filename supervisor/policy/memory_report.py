@@ -15,6 +15,7 @@ from supervisor.policy.levels import Level
 from supervisor.policy.limits import MAX_REMEMBERED
 from supervisor.policy.memory_leases import memory_leases, models
 from supervisor.policy.prediction.learning import predictions
+from supervisor.policy.queue import VERDICT_BYTES
 from supervisor.policy.state import PoolState, Slot
 from supervisor.policy.status import current_path
 from supervisor.policy.trend import trends
@@ -23,7 +24,7 @@ from supervisor.policy.worker import CURVE_SAMPLES
 _ITEM_BYTES = 300
 """Of an item in the window, as measured: the struct, its name, its place."""
 _BATCH_BYTES = 4_000
-_ID_BYTES = 60
+VERDICTS = "verdicts on their way to the disk"
 
 
 def memory_report(state: PoolState, request_id: int | str, now: float) -> m.MemoryReport:
@@ -126,18 +127,28 @@ def _worker(state: PoolState, slot: Slot) -> m.ProcessMemory:
 
 def stores(state: PoolState) -> list[m.Store]:
     """Returns the stores of the policy: count, bytes (as reckoned), limits."""
-    settings = state.settings
+    settings, queue = state.settings, state.queue
     batches = list(state.queue.batches.values())
     workers = len(state.slots)
     samples = sum(len(slot.worker.curve) for slot in state.slots if slot.worker is not None)
-    settling = sum(batch.settling for batch in batches)
+    leases_items = workers * settings.batch_size_max
+    verdicts_max = settings.verdicts_max + settings.window_items + leases_items
     return [
         _store("unfinished batches", len(batches), settings.batches_max, _BATCH_BYTES),
         _store("queue window", state.queue.windowed, settings.window_items, _ITEM_BYTES),
-        _store("leased items", sum(batch.leased for batch in batches), workers * settings.batch_size_max, _ITEM_BYTES),
-        _store("verdicts on their way to the disk", settling, None, _ID_BYTES),
+        _store("leased items", sum(batch.leased for batch in batches), leases_items, _ITEM_BYTES),
+        m.Store(
+            name=VERDICTS,
+            owner="policy",
+            count=queue.settling,
+            # Beyond verdicts_max nothing is begun; what is in memory and with the workers by then may still follow.
+            limit_count=verdicts_max,
+            bytes=queue.settling_bytes,
+            limit_bytes=settings.verdicts_max_bytes + (settings.window_items + leases_items) * VERDICT_BYTES,
+        ),
         _store("items on the disk", state.queue.pending, settings.queue_max_items, 0),
         _store("submissions on their way to the disk", state.inserts, settings.inserts_max, None),
+        _store("batches being opened", len(state.creating), settings.batches_max, None),
         _store("memory samples of workers", samples, workers * CURVE_SAMPLES, 120),
         m.Store(
             name="memory history",

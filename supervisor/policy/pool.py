@@ -249,9 +249,8 @@ def _on_committed(state: PoolState, event: e.ItemsCommitted, now: float) -> list
     touched: dict[str, tuple[Batch, list[Settlement]]] = {}
     for settlement in event.settlements:
         batch = state.queue.batches.get(settlement.batch)
-        if batch is None or settlement.id not in batch.settling_ids:
+        if batch is None or not batch.committed(settlement.id):
             continue
-        batch.settling_ids.remove(settlement.id)
         batch.counts[settlement.state] += 1
         if settlement.state != "cancelled":
             state.totals[settlement.state] += 1

@@ -24,6 +24,12 @@ WINDOW_ITEMS = 10_000
 """DESIGN 1: the policy holds a window, not the world; at some 300 bytes an item this is 3 MB."""
 FETCH_ITEMS = 2_000
 """Read at a time: some 5 ms of journal work, a tenth of a second of the fastest no-op work."""
+VERDICTS_MAX = 20_000
+"""Several seconds of the fastest no-op work; a journal that keeps up has some hundreds on their way."""
+VERDICTS_MAX_BYTES = 32 * 1024 * 1024
+"""What they may take by then: 20,000 ordinary ones take 20 MB, the text of a page alone some KB."""
+VERDICT_BYTES = 1_000
+"""Of a verdict on its way to the disk beside its detail, as measured: the struct, a path for each output, its place."""
 SPECIALS_BEFORE_OTHERS = 64
 """Above this many waiting specials they no longer wait for the ordinary items to be finished."""
 
@@ -41,8 +47,10 @@ class Batch(msgspec.Struct, kw_only=True):
     """(root, prefix) by number."""
     counts: dict[SettledState, int]
     leased: int = 0
-    settling_ids: set[int] = msgspec.field(default_factory=set)
-    """Items whose verdict is on its way to the disk."""
+    settling_ids: dict[int, int] = msgspec.field(default_factory=dict)
+    """Items whose verdict is on its way to the disk, with what it takes in memory until then."""
+    settling_bytes: int = 0
+    """The sum of those."""
     cursor: int = 0
     exhausted: bool = False
     fetching: bool = False
@@ -100,6 +108,17 @@ class Batch(msgspec.Struct, kw_only=True):
     def settling(self) -> int:
         """How many verdicts are on their way to the disk."""
         return len(self.settling_ids)
+
+    def settles(self, item: int, detail_bytes: int = 0) -> None:
+        """Notes that the verdict of an item is sent to the disk; `detail_bytes` is what it consists of."""
+        self.settling_ids[item] = VERDICT_BYTES + detail_bytes
+        self.settling_bytes += VERDICT_BYTES + detail_bytes
+
+    def committed(self, item: int) -> bool:
+        """Notes that the verdict of an item is on the disk. False: it was not on its way."""
+        size = self.settling_ids.pop(item, None)
+        self.settling_bytes -= size or 0
+        return size is not None
 
     @property
     def windowed(self) -> int:
@@ -244,7 +263,15 @@ def from_record(record: BatchRecord, order: int) -> Batch:
 class Queue:
     """The unfinished batches, in the order in which they are served."""
 
-    def __init__(self, window_items: int = WINDOW_ITEMS, fetch_items: int = FETCH_ITEMS) -> None:
+    def __init__(
+        self,
+        window_items: int = WINDOW_ITEMS,
+        fetch_items: int = FETCH_ITEMS,
+        verdicts_max: int = VERDICTS_MAX,
+        verdicts_max_bytes: int = VERDICTS_MAX_BYTES,
+    ) -> None:
+        self.verdicts_max = verdicts_max
+        self.verdicts_max_bytes = verdicts_max_bytes
         self.window_items = window_items
         self.fetch_items = fetch_items
         self.batches: dict[str, Batch] = {}
@@ -285,6 +312,22 @@ class Queue:
         return sum(batch.windowed for batch in self.batches.values())
 
     @property
+    def settling(self) -> int:
+        """Verdicts on their way to the disk, of all batches."""
+        return sum(batch.settling for batch in self.batches.values())
+
+    @property
+    def settling_bytes(self) -> int:
+        """What those take in memory."""
+        return sum(batch.settling_bytes for batch in self.batches.values())
+
+    @property
+    def must_wait(self) -> bool:
+        """Whether the disk is so far behind with the verdicts that nothing more is to be begun: neither read from the
+        journal nor granted. What is in memory and with the workers by then may still be added to them."""
+        return self.settling >= self.verdicts_max or self.settling_bytes >= self.verdicts_max_bytes
+
+    @property
     def pending(self) -> int:
         """Items that wait, of all batches."""
         return sum(batch.pending for batch in self.batches.values())
@@ -297,6 +340,8 @@ class Queue:
             if not batch.fetching and not batch.exhausted and batch.windowed < self.fetch_items
         ]
         if not hungry:
+            return []
+        if self.must_wait:
             return []
         under_way = sum(self.fetch_items for batch in self.batches.values() if batch.fetching)
         room = self.window_items - self.windowed - under_way

@@ -204,7 +204,8 @@ def _must_be_possible(lease: Lease, report: Report) -> None:
 
 
 def _settle(batch: Batch, slot: Slot, item: Item, said: ItemReport) -> Settlement:
-    batch.settling_ids.add(item.id)
+    detail = detail_of(said)
+    batch.settles(item.id, len(detail))
     batch.read_bytes += said.size_bytes
     return Settlement(
         id=item.id,
@@ -214,7 +215,7 @@ def _settle(batch: Batch, slot: Slot, item: Item, said: ItemReport) -> Settlemen
         seconds=said.seconds,
         peak_bytes=said.peak_bytes,
         slot=slot.index,
-        detail=detail_of(said),
+        detail=detail,
         written=said.written,
         identity=item.identity,
         made=made_of(said, item.stem),
@@ -222,7 +223,7 @@ def _settle(batch: Batch, slot: Slot, item: Item, said: ItemReport) -> Settlemen
 
 
 def _settle_shunned(batch: Batch, slot: Slot, item: Item) -> Settlement:
-    batch.settling_ids.add(item.id)
+    batch.settles(item.id)
     message = (
         f"{batch.path(item)}: in quarantine and unchanged since; it was not opened. 'supervisor quarantine show' "
         "tells why, 'supervisor quarantine retry' tries it again"
@@ -278,7 +279,7 @@ def _given_up(
         batch.short_since = now
     if now - batch.short_since < state.settings.leases.refused_seconds:
         return None
-    batch.settling_ids.add(item.id)
+    batch.settles(item.id)
     message = (
         f"{batch.path(item)}: {said.error.message}; tried again for {now - batch.short_since:.0f} s; raise --memory or "
         "lower --workers"

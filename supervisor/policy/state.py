@@ -27,7 +27,7 @@ from supervisor.policy.limits import Baselines, Limits, Widenings, is_tight, roo
 from supervisor.policy.own_limits import OwnWatch
 from supervisor.policy.part import Part, PartPlan, make
 from supervisor.policy.prediction.model import Predictor
-from supervisor.policy.queue import FETCH_ITEMS, WINDOW_ITEMS, Batch, Queue
+from supervisor.policy.queue import FETCH_ITEMS, VERDICTS_MAX, VERDICTS_MAX_BYTES, WINDOW_ITEMS, Batch, Queue
 from supervisor.policy.restart import Restarts
 from supervisor.policy.retention import Retention
 from supervisor.policy.stall import Stall
@@ -67,6 +67,9 @@ class PoolSettings(msgspec.Struct, frozen=True, kw_only=True):
     """After so long without a word of who fills it, a batch takes no more images."""
     batches_max: int = 10_000
     """Unfinished batches; further ones are refused as busy."""
+    verdicts_max: int = VERDICTS_MAX
+    verdicts_max_bytes: int = VERDICTS_MAX_BYTES
+    """Nothing is begun while so many verdicts, or so much of them, are on their way to the disk."""
     inserts_max: int = 256
     """Chunks that may wait for the journal; further ones are refused as busy."""
     sample_stale_seconds: float = 2.5
@@ -186,7 +189,9 @@ class PoolState:
         self.settings = settings
         self.random = random
         self.started_at = now
-        self.queue = Queue(settings.window_items, settings.fetch_items)
+        self.queue = Queue(
+            settings.window_items, settings.fetch_items, settings.verdicts_max, settings.verdicts_max_bytes
+        )
         self.slots = _slots(settings)
         self.crowding = Crowding()
         self.parts: dict[str, Part] = make(settings.parts)

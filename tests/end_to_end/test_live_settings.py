@@ -76,6 +76,8 @@ def test_the_memory_verb_tells_everything(bed: Bed) -> None:
     supervisor, _, worker, _ = report["processes"]
     assert supervisor["heap_bytes"] > 1_000_000
     assert worker["heap_bytes"] > 1_000_000
+    unlimited = [one["name"] for one in report["stores"] if one["limit_count"] is None and one["limit_bytes"] is None]
+    assert unlimited == []
     assert {store["owner"] for store in report["stores"]} >= {"policy", "journal", "chores", "temp", "loop"}
     told = bed.run("memory", "-v")
     assert told.code == 0

@@ -260,6 +260,22 @@ def test_readers_do_not_wait_for_all_writers(tmp_path: Path) -> None:
     bed.journal.close()
 
 
+def test_a_disk_that_is_too_slow_for_what_clients_ask_has_them_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "NOTES_MAX", 3)
+    bed = Bed(str(tmp_path), start=False)
+    for number in range(3):
+        bed.journal.submit(c.Note(kind="test", message=str(number)))
+    bed.journal.submit(c.SealBatch(peer=PEER, request_id=9, batch="b1", ignored=0))
+    refused = bed.expect(e.JournalRefused)
+    assert (refused.request_id, refused.code, refused.fault) == (9, "busy", "machine")
+    bed.journal.start()
+    wait_until(lambda: bed.journal.backlog == 0)
+    bed.create()
+    bed.close()
+
+
 def test_decisions_that_a_slow_disk_makes_us_drop_are_counted_in_the_next_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

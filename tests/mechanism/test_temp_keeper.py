@@ -60,6 +60,17 @@ def test_the_next_death_does_not_wait_for_a_large_directory(bed: KeeperBed) -> N
     until(lambda: bed.names() == [], "all deleted")
 
 
+def test_more_dead_than_there_are_places_are_left_to_a_sweep(bed: KeeperBed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "JOBS_MAX", 3)
+    for number in range(20):
+        directory = bed.worker(0, number)
+        for file in range(20):
+            (directory / str(file)).write_bytes(b"x")
+        bed.keeper.bury(0, number)
+    until(lambda: not bed.names(), "all are gone")
+    assert {store.name: store.limit_count for store in bed.keeper.stores()}["temp directories being deleted"] == 3
+
+
 def test_earlier_runs_go_at_the_start(tmp_path: Path) -> None:
     root = tmp_path / "root"
     for number in range(3):

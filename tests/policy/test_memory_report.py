@@ -1,11 +1,34 @@
 """The memory report told from the state: who holds what, limits, thresholds, and every store with its limit."""
 
+import msgspec
 import pytest
 
 from protocol import messages as m
+from supervisor.policy import commands as c
 from supervisor.policy import events as e
 from supervisor.policy.watch_settings import MB, WatchSettings
 from tests.policy.story import OWN_BYTES, Story, names
+from tests.simulation.journal import Journal, JournalCommand
+
+
+class SlowToSettle(Journal):
+    """A journal whose settlements wait for their outputs until it catches up; all else is committed at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._aside: list[JournalCommand] | None = []
+
+    def submit(self, command: JournalCommand) -> None:
+        if self._aside is not None and isinstance(command, c.SettleItems):
+            self._aside.append(command)
+        else:
+            super().submit(command)
+
+    def catch_up(self) -> None:
+        """From now on it settles at once."""
+        aside, self._aside = self._aside or [], None
+        for command in aside:
+            self.submit(command)
 
 
 def told(story: Story) -> m.MemoryReport:
@@ -116,7 +139,57 @@ def test_every_store_of_the_policy_has_a_limit() -> None:
     assert stores["unfinished batches"].count == 1
     assert stores["items on the disk"].limit_count == 1000
     without = [store.name for store in stores.values() if store.limit_count is None and store.limit_bytes is None]
-    assert without == ["verdicts on their way to the disk"], "which the leases bound"
+    assert without == []
+
+
+def test_a_disk_that_is_behind_stops_what_would_be_begun_until_it_has_caught_up() -> None:
+    journal = SlowToSettle()
+    story = Story(journal=journal, verdicts_max=6, window_items=8, fetch_items=4, batch_size_max=2).start()
+    story.submit("b1", names(40))
+    peak = 0
+    for _ in range(40):
+        for slot in (0, 1):
+            if story.lease(slot):
+                story.report(slot)
+        story.look()
+        verdicts = next(one for one in told(story).stores if one.name == "verdicts on their way to the disk")
+        assert verdicts.limit_count == 6 + 8 + 2 * 2 and (verdicts.bytes or 0) >= verdicts.count * 1_000
+        peak = max(peak, verdicts.count)
+    assert 6 <= peak <= 18
+    assert (story.lease(0), story.lease(1)) == ([], []), "nothing more is begun"
+    journal.catch_up()
+    story.look()
+    for _ in range(40):
+        for slot in (0, 1):
+            if story.lease(slot):
+                story.report(slot)
+        story.look()
+    assert set(story.on_disk("b1").values()) == {"done"}
+    assert story.journal.records["b1"].state == "finished"
+
+
+def test_large_verdicts_stop_it_by_their_bytes() -> None:
+    story = Story(verdicts_max_bytes=5_000, batch_size_max=1).start()
+    story.submit("b1", names(4))
+    story.holding = True
+    text = m.ItemReport(id=story.lease(0)[0], outcome="done", seconds=0.1, values=msgspec.Raw(b'"%b"' % (b"x" * 9_000)))
+    story.report(0, items=[text])
+    story.look()
+    assert not story.lease(0)
+    assert story.pool.state.queue.settling_bytes > 9_000
+    story.commit()
+    assert story.pool.state.queue.settling_bytes == 0 and story.lease(0)
+
+
+def test_batches_on_their_way_to_the_disk_count_as_well() -> None:
+    story = Story(batches_max=2).start()
+    story.holding = True
+    for number in range(2):
+        story.ask(m.OpenBatch(id=number, batch=f"b{number}"))
+        assert not story.of(c.Reply)
+    story.ask(m.OpenBatch(id=2, batch="b2"))
+    answer = story.answer()
+    assert isinstance(answer, m.Problem) and answer.code == "busy"
 
 
 def test_a_batch_too_many_is_refused_but_not_one_that_is_known() -> None:

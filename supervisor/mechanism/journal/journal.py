@@ -26,7 +26,18 @@ from supervisor.mechanism.journal.records import single
 from supervisor.mechanism.journal.stalls import FIRST_DELAY_SECONDS, Stalls, longer
 from supervisor.mechanism.journal.sync import SyncThread
 from supervisor.mechanism.journal.writer import JournalCommand, Queued, Writer, rows_of
-from supervisor.policy.commands import ChargeItems, InsertItems, Note, Query, SettleItems, SweepRetention
+from supervisor.policy.commands import (
+    ChargeItems,
+    CreateBatch,
+    ForgetQuarantine,
+    InsertItems,
+    Note,
+    Query,
+    RetryItems,
+    SealBatch,
+    SettleItems,
+    SweepRetention,
+)
 from supervisor.policy.events import AnyEvent, JournalRefused, Recovered
 from supervisor.policy.items import Item
 
@@ -50,6 +61,8 @@ PATIENCE_SECONDS = 10.0
 """How long `close` waits for a disk that refuses."""
 
 
+_ASKED = (CreateBatch, SealBatch, RetryItems, ForgetQuarantine)
+"""What clients may ask any number of times; chunks are bounded by the policy (`inserts_max`)."""
 _PATIENT = (SettleItems, ChargeItems, SweepRetention, Note)
 """What is kept without an answer, or with one that only frees memory."""
 
@@ -94,15 +107,17 @@ class Journal:
         assert self._writer is not None
         self._writer.decisions_kept = count
 
-    def stores(self) -> list[Store]:
-        """Returns what waits here, with its limits. Items are bounded by what the policy lets in."""
+    def stores(self, verdicts: Store) -> list[Store]:
+        """Returns what waits here, with its limits. `verdicts` are those on their way to the disk as the policy lets
+        them come: outputs to be synced are a part of them, and the mailbox may hold them all beside the rest."""
+        most = NOTES_MAX + (verdicts.limit_count or 0)
         return [
-            Store(name="journal mailbox", owner="journal", count=self.backlog, limit_count=NOTES_MAX, bytes=None,
+            Store(name="journal mailbox", owner="journal", count=self.backlog, limit_count=most, bytes=None,
                   limit_bytes=None),
             Store(name="readers of the journal", owner="journal", count=len(self._queries), limit_count=QUERIES_MAX,
                   bytes=None, limit_bytes=None),
-            Store(name="outputs to be synced", owner="journal", count=self._sync.backlog, limit_count=None,
-                  bytes=None, limit_bytes=None),
+            Store(name="outputs to be synced", owner="journal", count=self._sync.backlog,
+                  limit_count=verdicts.limit_count, bytes=None, limit_bytes=verdicts.limit_bytes),
         ]  # fmt: skip
 
     @property
@@ -155,6 +170,8 @@ class Journal:
             self._ask(command)
         elif isinstance(command, Note) and self.backlog >= NOTES_MAX:
             self._notes_dropped += 1
+        elif isinstance(command, _ASKED) and self.backlog >= NOTES_MAX:
+            self._post(_busy(command))
         else:
             if isinstance(command, Note) and self._notes_dropped:
                 dropped, self._notes_dropped = self._notes_dropped, 0
@@ -404,3 +421,10 @@ def _is_ours(error: sqlite3.Error) -> bool:
 def _reason(path: str, error: sqlite3.Error) -> str:
     name = getattr(error, "sqlite_errorname", "")
     return f"the journal {path} cannot commit: {error}{f' ({name})' if name else ''}"
+
+
+def _busy(command: CreateBatch | SealBatch | RetryItems | ForgetQuarantine) -> JournalRefused:
+    message = f"{NOTES_MAX:,} changes wait for the disk already; try again in a moment"
+    return JournalRefused(
+        peer=command.peer, request_id=command.request_id, code="busy", message=message, fault="machine"
+    )

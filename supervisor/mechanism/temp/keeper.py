@@ -17,7 +17,7 @@ from contextlib import suppress
 
 import msgspec
 
-from protocol.messages import AnyAnswer, Store, TempReap, TempReport, TempStats, TempUsage
+from protocol.messages import AnyAnswer, Problem, Store, TempReap, TempReport, TempStats, TempUsage
 from protocol.paths import to_token
 from protocol.temp_name import TempName, parse, start_ticks, stem
 from supervisor.mechanism.temp.directory import Held, lock_alone
@@ -40,6 +40,10 @@ RETRY_SECONDS = 0.02
 RETRIES_SECONDS = 10.0
 """Afterwards the sweeps look after it."""
 INBOX_MAX = 10_000
+JOBS_MAX = 256
+"""Each holds a descriptor and some KB. What dies beyond them is left to the next sweep, which is one of them."""
+HELD_MAX = 1_024
+"""Workers that died within RETRIES_SECONDS and whose locks somebody still has."""
 
 Asked = TempStats | TempReap
 
@@ -112,7 +116,9 @@ class Keeper:
         return [
             Store(name="temp directory's inbox", owner="temp", count=self._inbox.qsize(), limit_count=INBOX_MAX,
                   bytes=None, limit_bytes=None),
-            Store(name="temp directories being deleted", owner="temp", count=len(self._jobs), limit_count=None,
+            Store(name="temp directories being deleted", owner="temp", count=len(self._jobs), limit_count=JOBS_MAX,
+                  bytes=None, limit_bytes=None),
+            Store(name="temp directories still locked", owner="temp", count=len(self._held), limit_count=HELD_MAX,
                   bytes=None, limit_bytes=None),
         ]  # fmt: skip
 
@@ -230,6 +236,9 @@ class Keeper:
         for name in self.root.names():
             if not name.startswith(f"{place}-"):
                 continue
+            if len(self._jobs) >= JOBS_MAX - 1:
+                self._sweep_at = self._clock()
+                return
             try:
                 lock = lock_alone(name, self.root.fd)
             except Held:
@@ -248,6 +257,8 @@ class Keeper:
                 self._jobs.append(begun[2])
         if not held:
             self._held.pop(place, None)
+        elif place not in self._held and len(self._held) >= HELD_MAX:
+            self._sweep_at = self._clock()
         elif self._held.setdefault(place, self._clock() + RETRIES_SECONDS) < self._clock():
             del self._held[place]
             self._complain(f"{os.path.join(self.root.path, place)}: its worker is dead, but its lock is held; later")
@@ -266,6 +277,10 @@ class Keeper:
     # ---- questions -------------------------------------------------------------------------------
 
     def _take(self, peer: bytes, request: Asked) -> None:
+        if len(self._jobs) >= JOBS_MAX - 1:
+            message = f"{len(self._jobs):,} jobs wait for the temp directory already; try again in a moment"
+            self._answer(peer, Problem(id=request.id, code="busy", fault="machine", message=message, exit_code=4))
+            return
         match request:
             case TempStats():
                 self._jobs.appendleft(self._tell_usage(peer, request))
