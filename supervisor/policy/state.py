@@ -189,9 +189,7 @@ class PoolState:
         self.settings = settings
         self.random = random
         self.started_at = now
-        self.queue = Queue(
-            settings.window_items, settings.fetch_items, settings.verdicts_max, settings.verdicts_max_bytes
-        )
+        self.queue = _queue(settings)
         self.slots = _slots(settings)
         self.crowding = Crowding()
         self.parts: dict[str, Part] = make(settings.parts)
@@ -411,3 +409,7 @@ class PoolState:
     def snapshot_totals(self) -> Totals:
         """Returns the totals as clients see them."""
         return Totals(**self.totals)
+
+
+def _queue(settings: PoolSettings) -> Queue:
+    return Queue(settings.window_items, settings.fetch_items, settings.verdicts_max, settings.verdicts_max_bytes)
