@@ -8,8 +8,10 @@ dozens of bytes of a sound file and stops at bounds that no sound file comes nea
 
 import os
 from collections.abc import Callable
-from struct import unpack
+from struct import calcsize, iter_unpack, unpack
 from typing import BinaryIO, Final
+
+from PIL import Image
 
 from workers.errors import Verdict
 from workers.images import formats
@@ -27,8 +29,21 @@ SCANS: Final = 250
 _PIECE_BYTES: Final = 1 << 20
 ICON_PIXELS: Final = 4_096 * 4_096
 ICONS: Final = 256
+TAGS: Final = 5_000
+STRIPS: Final = 250_000
+"""Of a TIFF, or tiles. A slide of 100,000 x 100,000 in tiles of 256 has 153,000, a strip for each row 100,000."""
+TAG_BYTES: Final = 64 * 1024 * 1024
+_TIFF_PLACES: Final = (273, 279, 324, 325)
+_TIFF_SIZES: Final = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 RESOURCES: Final = 10_000
 RESOURCE_BYTES: Final = 64 * 1024 * 1024
+_CLAIMED_PIXELS: Final = 1_000_000
+_PLAIN_FORMATS: Final = ("BMP", "DIB", "TGA", "PPM", "PSD", "PCX", "SGI", "SUN")
+_PIXELS_A_BYTE: Final = {
+    "raw": 1, "ppm": 1, "ppm_plain": 1, "PNM": 1, "bmp_rle": 128, "tga_rle": 64, "pcx": 32, "sgi_rle": 64, "SGI16": 1,
+    "sun_rle": 86, "packbits": 64, "PSD-DEEP": 64,
+}  # fmt: skip
+"""By the name of Pillow's decoder: how many samples of eight bits repetition can make of a byte."""
 _NO_LENGTH: Final = (0x01, *range(0xD0, 0xD9))
 _START_OF_SCAN, _END, _SCAN = 0xDA, 0xD9, b"\xff\xda"
 _PROGRESSIVE: Final = (0xC2, 0xCA)
@@ -40,6 +55,29 @@ def check(path: str, file: BinaryIO, kind: formats.Format, file_bytes: int) -> N
     walk = _WALKS.get(kind)
     if walk is not None and (told := walk(file, file_bytes)):
         raise Verdict("too_many_pixels" if kind is formats.ICO else "corrupt", f"{path} {told}")
+
+
+def claims(image: Image.Image, file_bytes: int) -> str:
+    """Returns what is wrong with a header, as Pillow read it, of so many pixels that the file has room for a hundredth
+    of them at most; "" of others, and of what is packed by more than repetition."""
+    width, height = image.size
+    codec = image.tile[0][0] if getattr(image, "tile", ()) else ""  # type: ignore[attr-defined]
+    if codec not in _PIXELS_A_BYTE or width * height < _CLAIMED_PIXELS or image.format not in _PLAIN_FORMATS:
+        return ""
+    deep = (
+        8
+        if (image.mode in ("1", "P") and codec not in ("bmp_rle", "tga_rle"))
+        or (codec, image.mode) == ("PSD-DEEP", "L")
+        else 1
+    )
+    if image.format == "SGI" and codec != "raw":
+        most = width * file_bytes // (8 * len(image.getbands()))  # a table of its rows comes first
+    else:
+        most = file_bytes * _PIXELS_A_BYTE[codec] * deep
+    if most * 100 >= width * height:
+        return ""
+    told = f"{width:,} x {height:,} = {width * height:,} pixels"
+    return f"its header tells {told}, its {file_bytes:,} bytes can hold {most:,} at most"
 
 
 def _jpeg(file: BinaryIO, file_bytes: int) -> str:
@@ -125,6 +163,29 @@ def _icon(file: BinaryIO, file_bytes: int) -> str:
     return ""
 
 
+def _tiff(file: BinaryIO, file_bytes: int) -> str:
+    file.seek(0)
+    head = file.read(16).ljust(16, b"\0")
+    order = "<" if head[:2] == b"II" else ">"
+    big = head[2:4] in (b"+\0", b"\0+")
+    entry, place = (">HHQ8x", "Q") if big else (">HHI4x", "I")
+    file.seek(min(unpack(order + place, head[8:16] if big else head[4:8])[0], file_bytes))
+    entries = unpack(order + ("Q" if big else "H"), file.read(8 if big else 2).ljust(8 if big else 2, b"\0"))[0]
+    size = calcsize(order + entry[1:])
+    directory = file.read(min(entries, TAGS + 1) * size)
+    if len(directory) > TAGS * size:
+        return f"is a broken TIFF: more than {TAGS:,} tags"
+    total = 0
+    for tag, kind, count in iter_unpack(order + entry[1:], directory[: len(directory) // size * size]):
+        held = min(count * _TIFF_SIZES.get(kind, 1), file_bytes)
+        total += held
+        if tag in _TIFF_PLACES and count > STRIPS:
+            return f"is a broken TIFF: {count:,} strips or tiles; {STRIPS:,} are the most"
+    if total > TAG_BYTES + 2 * file_bytes:
+        return f"is a broken TIFF: {total:,} bytes of tags; {TAG_BYTES + 2 * file_bytes:,} are the most"
+    return ""
+
+
 def _psd(file: BinaryIO, file_bytes: int) -> str:
     file.seek(26)
     file.seek(unpack(">I", file.read(4).ljust(4, b"\0"))[0], os.SEEK_CUR)
@@ -146,4 +207,5 @@ def _psd(file: BinaryIO, file_bytes: int) -> str:
 
 _WALKS: Final[dict[formats.Format, Callable[[BinaryIO, int], str]]] = {
     formats.JPEG: _jpeg, formats.PNG: _png, formats.GIF: _gif, formats.ICO: _icon, formats.PSD: _psd,
+    formats.TIFF: _tiff,
 }  # fmt: skip

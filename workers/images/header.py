@@ -131,6 +131,8 @@ def read_with_pillow(file: BinaryIO, kind: formats.Format, file_bytes: int) -> t
         image = Image.open(file, formats=(*_MORE_READERS.get(kind, ()), kind.pillow))
         if kind is formats.PNG and "exif" not in image.info:
             image.info.update(_late_exif(file, file_bytes))
+        if told := bounds.claims(image, file_bytes):
+            raise CannotDecode(told)
         return _header(image, kind, file, file_bytes), image
     except REFUSALS as error:
         raise CannotDecode(reason(error)) from error

@@ -1,4 +1,4 @@
-"""PNM as Pillow does not read it, or only a sample at a time: PAM (P7), plain text (P2, P3), and odd depths (P5, P6).
+"""PNM as Pillow does not read it, or only a sample at a time: PAM (P7), plain text (P1 to P3), and odd depths (P5, P6).
 
 A sample is scaled by a table, a block at a time: 50 megapixels of 16 bits take two seconds, where Pillow's own loop
 takes a minute. What Pillow's decoders in C read (255, and 65,535 for grey) is left to them. Samples keep their upper
@@ -19,8 +19,11 @@ _BLOCK_BYTES: Final = 1 << 18
 _MOST_LINES: Final = 200
 _LINE_BYTES: Final = 1 << 16
 _COMMENT: Final = re.compile(rb"#[^\r\n]*")
-_DEPTHS: Final = {b"P2": 1, b"P3": 3, b"P5": 1, b"P6": 3}
+_DEPTHS: Final = {b"P1": 1, b"P2": 1, b"P3": 3, b"P5": 1, b"P6": 3}
 _LARGEST: Final = 65_535
+_DIGITS: Final = 5
+_SPACES: Final = b" \t\r\n\v\f"
+_INK: Final = bytes.maketrans(b"01", b"\xff\0")
 _BYTE: Final = 255
 
 
@@ -36,7 +39,7 @@ class PnmImage(ImageFile.ImageFile):
         if magic == b"P7":
             width, height, depth, most = _pam(self.fp)
         elif magic in _DEPTHS:
-            width, height, most = _numbers(self.fp, 3)
+            width, height, most = [*_numbers(self.fp, 2 if magic == b"P1" else 3), 1][:3]
             depth = _DEPTHS[magic]
             if magic in (b"P5", b"P6") and (most == _BYTE or (depth, most) == (1, _LARGEST)):
                 raise SyntaxError("Pillow's own")
@@ -45,8 +48,8 @@ class PnmImage(ImageFile.ImageFile):
         if depth not in _MODES or not 0 < most <= _LARGEST:
             raise ValueError(f"{depth} samples a pixel, up to {most}")
         self._size, self._mode = (width, height), _MODES[depth]
-        plain = magic in (b"P2", b"P3")
-        self.tile = [ImageFile._Tile(NAME, (0, 0, width, height), self.fp.tell(), (plain, most))]
+        plain = magic in (b"P1", b"P2", b"P3")
+        self.tile = [ImageFile._Tile(NAME, (0, 0, width, height), self.fp.tell(), (plain, most, magic == b"P1"))]
 
 
 def _numbers(file: IO[bytes], count: int) -> list[int]:
@@ -93,11 +96,11 @@ class _Decoder(ImageFile.PyDecoder):
     def decode(self, buffer: Any) -> tuple[int, int]:
         """Reads all of it; raises ValueError where the file ends too early, unless Pillow was told to be lenient."""
         assert self.fd is not None
-        plain, most = self.args
+        plain, most, bits = self.args
         wide, high = self.state.xsize, self.state.ysize
         row = wide * len(Image.getmodebands(self.mode) * "b")
         ready, at = bytearray(), 0
-        for block in _plain(self.fd, most) if plain else _packed(self.fd, most, row * high):
+        for block in _plain(self.fd, most, bits) if plain else _packed(self.fd, most, row * high):
             ready += block
             if rows := min(len(ready) // row, high - at):
                 self._put(bytes(ready[: rows * row]), at, rows)
@@ -122,7 +125,7 @@ def _table(most: int) -> bytes:
 def _packed(file: IO[bytes], most: int, count: int) -> Iterator[bytes]:
     """The samples of a binary file at eight bits, by blocks."""
     table = _table(most)
-    table += bytes([_BYTE]) * (256 - len(table))
+    table += bytes([_BYTE]) * ((256 if most <= _BYTE else _LARGEST + 1) - len(table))
     while count > 0 and (block := file.read(min(_BLOCK_BYTES, count * (1 if most <= _BYTE else 2)))):
         if most <= _BYTE:
             made = block.translate(table)
@@ -132,22 +135,55 @@ def _packed(file: IO[bytes], most: int, count: int) -> Iterator[bytes]:
             samples = array.array("H", block[: len(block) // 2 * 2])
             if sys.byteorder == "little":
                 samples.byteswap()
-            made = bytes(table[min(sample, most)] for sample in samples)
+            made = bytes(map(table.__getitem__, samples))
         count -= len(made)
         yield made
 
 
-def _plain(file: IO[bytes], most: int) -> Iterator[bytes]:
-    """The samples of a text file at eight bits, by blocks of whole lines."""
-    table = _table(most)
+class _Eighths(dict[bytes, int]):
+    """From a sample as it is written to its eight bits; each way of writing one is worked out once."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self._table = _table(most)
+
+    def __missing__(self, written: bytes) -> int:
+        sample = int(written)
+        if not 0 <= sample < len(self._table):
+            raise ValueError(f"a sample above {len(self._table) - 1}")
+        if len(written) <= _DIGITS:
+            self[written] = self._table[sample]
+        return self._table[sample]
+
+
+def _plain(file: IO[bytes], most: int, bits: bool) -> Iterator[bytes]:
+    """The samples of a text file at eight bits, by blocks; of P1 a digit each, 1 for black."""
+    found = _Eighths(most)
+    for block in _texts(file):
+        if not bits:
+            yield bytes(map(found.__getitem__, block.split()))
+        elif (digits := block.translate(None, _SPACES)).strip(b"01"):
+            raise ValueError("a sample that is neither 0 nor 1")
+        else:
+            yield digits.translate(_INK)
+
+
+def _texts(file: IO[bytes]) -> Iterator[bytes]:
+    """A text by blocks that end between two words, without its comments."""
+    rest = b""
     while block := file.read(_BLOCK_BYTES):
-        block += file.readline(_LINE_BYTES)
+        block = rest + block
         if b"#" in block:
-            block = _COMMENT.sub(b" ", block)
-        try:
-            yield bytes(map(table.__getitem__, map(int, block.split())))
-        except IndexError as error:
-            raise ValueError(f"a sample above {most}") from error
+            comment = block.rfind(b"#")
+            open_still = b"\n" not in block[comment:] and b"\r" not in block[comment:]
+            block = _COMMENT.sub(b" ", block) + (b" #" if open_still else b"")
+        end = max(block.rfind(space) for space in (b" ", b"\n", b"\t", b"\r")) + 1
+        if not end and len(block) > _LINE_BYTES:
+            end = len(block)  # P1 needs no spaces; a number of so many digits is none
+        yield block[:end]
+        rest = block[end:]
+    if rest and not rest.startswith(b"#"):
+        yield rest
 
 
 def register() -> None:
