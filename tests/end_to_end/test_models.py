@@ -27,10 +27,12 @@ WIDE_CRITICAL = {
     "SUPERVISOR_WATCH_ELEVATED_SHARE": "0.50",
     "SUPERVISOR_WATCH_WARNING_SHARE": "0.55",
     "SUPERVISOR_WATCH_CRITICAL_SHARE": "0.60",
+    "SUPERVISOR_WATCH_EMERGENCY_SHARE": "0.98",
+    "SUPERVISOR_WATCH_PROTECTION_SHARE": "0.99",
 }
-"""Critical from 60 to 95 % of the budget: no clean-up moves the level out of there."""
-AMPLY_CRITICAL = 0.76
-"""Of the budget. A worker loads the runtime, 95 MB or 16 %, before it asks for the model: that must not make it an
+"""Critical from 60 to 98 % of the budget: no clean-up moves the level out of there."""
+AMPLY_CRITICAL = 0.75
+"""Of the budget. A worker loads the runtime, some 120 MB or 20 %, before it asks for the model: that must not make it an
 emergency, nor as much less, given back or counted twice before, end it."""
 BRISK = {
     "SUPERVISOR_WATCH_LEVEL_HOLD_SECONDS": "0.2s",
