@@ -58,7 +58,7 @@ class WorkerStart(msgspec.Struct, frozen=True, kw_only=True):
     """Path tokens of the directories that outputs go to."""
     library: list[str] = []
     """Further directories that operations may read (models, fonts)."""
-    lease_from_bytes: int = 64_000_000
+    lease_from_bytes: int = 64 * 1024**2
     """A decode predicted to take so much holds a memory lease."""
     lease_answer_seconds: float = 5.0
     """How long an operation waits for the answer to a request for memory."""

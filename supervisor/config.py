@@ -26,7 +26,7 @@ from supervisor.policy.cleanup_settings import AlertSettings, CleanupSettings
 from supervisor.policy.hours import Hours
 from supervisor.policy.lease_book import LeaseSettings
 from supervisor.policy.retention import Retention, Rule, from_settings
-from supervisor.policy.sizes import human
+from supervisor.policy.sizes import GB, MB, human
 from supervisor.policy.temp import TempSettings
 from supervisor.policy.watch_settings import WatchSettings
 from supervisor.recipes import all_recipes, read_recipes
@@ -74,7 +74,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     cache_bytes: int | None = None
     """None: 5 % of what is free on its disk, at most 10 GB."""
     cache_policy: PolicyName | None = None
-    cache_memory_bytes: int = 50 * 1024**2
+    cache_memory_bytes: int = 50 * MB
     cache_hard_links: bool = False
     cache_entries: int = 2_000_000
     cache_ttl_seconds: float = 30 * 86_400.0
@@ -89,7 +89,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     http_roots: str | None = None
     http_hosts: str | None = None
     http_token: str | None = None
-    http_upload_bytes: int | None = 2 * 1024**3
+    http_upload_bytes: int | None = 2 * GB
     protection: bool = True
     cleanup: CleanupSettings = CleanupSettings()
     alerts: AlertSettings = AlertSettings()

@@ -51,7 +51,7 @@ from supervisor.policy.events import Recovered, Remembered
 from supervisor.policy.part import PartPlan
 from supervisor.policy.pool import Pool
 from supervisor.policy.protection_note import fewer_workers
-from supervisor.policy.sizes import human
+from supervisor.policy.sizes import MB, human
 from supervisor.policy.state import PoolSettings
 from supervisor.values import show_address
 
@@ -62,7 +62,7 @@ ALERT_PATIENCE_SECONDS = 2.0
 TEMP_PATIENCE_SECONDS = 2.0
 """For what killed workers leave; what is not deleted by then is the next start's."""
 
-GATEWAY_BYTES = 150_000_000
+GATEWAY_BYTES = 150 * MB
 """At rest the gateway holds some 40 MB; with uploads and many dashboards a few more."""
 
 Catalogue = dict[str, tuple[CacheStep, ...]]

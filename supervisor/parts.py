@@ -11,10 +11,11 @@ from typing import Any
 
 import msgspec
 
+from supervisor.policy.sizes import MB
 from supervisor.values import parse
 
 MAX_PARTS = 20
-MEMORY_BYTES = 200_000_000
+MEMORY_BYTES = 200 * MB
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
 RESERVED = ("supervisor", "template", "worker", "gateway")
 _KEYS = ("command", "essential", "memory")

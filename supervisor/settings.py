@@ -9,6 +9,7 @@ from protocol.launch import ImageLimits
 from supervisor.policy.cache.settings import POLICY_NAMES
 from supervisor.policy.cleanup_settings import AlertSettings, CleanupSettings
 from supervisor.policy.lease_book import LeaseSettings
+from supervisor.policy.sizes import GB, MB
 from supervisor.policy.temp import TempSettings
 from supervisor.policy.watch_settings import WatchSettings
 from supervisor.settings_help import HELP
@@ -69,7 +70,7 @@ PLAIN = (
             help="workers that stay when there has been nothing to do [1]"),
     Setting(name="idle-shrink", field="idle_shrink_seconds", kind="duration", default=60.0, at_least=0,
             help="after so long without work the other workers are let go; 0: never [60s]"),
-    Setting(name="memory", field="memory_bytes", kind="size", default=None, at_least=32 * 1024 * 1024,
+    Setting(name="memory", field="memory_bytes", kind="size", default=None, at_least=32 * MB,
             help="what all processes together may use, e.g. 512M or 1.5G [control group's limit or machine]"),
     Setting(name="item-timeout", field="item_timeout_seconds", kind="duration", default=60.0, at_least=0.1,
             help="longest time one image may take, e.g. 90s or 5m [60s]"),
@@ -115,7 +116,7 @@ PLAIN = (
             help="how long a result is kept under the policy ttl [30 d]"),
     Setting(name="cache-policy", field="cache_policy", kind="text", default=None, choices=POLICY_NAMES,
             help="who stays: cost, adaptive, lru, lfu or ttl [as chosen by 'cache policy', at first cost]"),
-    Setting(name="cache-memory", field="cache_memory_bytes", kind="size", default=50 * 1024**2, at_least=0,
+    Setting(name="cache-memory", field="cache_memory_bytes", kind="size", default=50 * MB, at_least=0,
             help="small values held in memory above the index [50M]"),
     Setting(name="cache-hard-links", field="cache_hard_links", kind="switch", default=False,
             help="yes or no: deliver by hard link; saves space, but changing an output changes the cache [no]"),
@@ -132,7 +133,7 @@ PLAIN = (
             help="further names under which the gateway is reached, separated by ',' [its address]"),
     Setting(name="http-token", field="http_token", kind="secret", secret=True, default=None,
             help="what HTTP clients must say, 16 characters or more [on loopback none, else made: STATE/http/token]"),
-    Setting(name="http-upload", field="http_upload_bytes", kind="size", default=2 * 1024**3, at_least=0,
+    Setting(name="http-upload", field="http_upload_bytes", kind="size", default=2 * GB, at_least=0,
             help="what uploaded images and their outputs may take on the disk [2G]"),
     Setting(name="protection", field="protection", kind="switch", default=True,
             help="yes or no: stop in order (exit code 75) when memory cannot be had back in an emergency [yes]"),

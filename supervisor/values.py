@@ -1,7 +1,7 @@
 """Sizes, durations and other values as people write them, and back.
 
-Sizes: K, M, G and T are powers of 1024, as in `docker --memory` and systemd; KB, MB, GB and TB powers of
-1000. Durations: ms, s, m, h, d, or plain seconds.
+Sizes: K, M, G and T, KB and so on, KiB and so on are all powers of 1,024, as `policy.sizes` tells them.
+Durations: ms, s, m, h, d, or plain seconds.
 """
 
 import math
@@ -10,7 +10,7 @@ import re
 from typing import Any, Literal
 
 from supervisor.policy.hours import Hours
-from supervisor.policy.sizes import human
+from supervisor.policy.sizes import KB, human
 
 Kind = Literal["size", "duration", "count", "number", "switch", "path", "text", "address", "hours", "secret"]
 
@@ -21,8 +21,7 @@ _NUMBER = re.compile(r"([+-]?\d+(?:_\d+)*(?:\.\d+)?)\s*([A-Za-z]*)", re.ASCII)
 _HOURS = re.compile(r"(\d{1,2}):(\d\d)\s*-\s*(\d{1,2}):(\d\d)", re.ASCII)
 _SIZES = {"": 1, "b": 1}
 for _power, _letter in enumerate("kmgt", start=1):
-    _SIZES[_letter] = _SIZES[f"{_letter}ib"] = 1024**_power
-    _SIZES[f"{_letter}b"] = 1000**_power
+    _SIZES[_letter] = _SIZES[f"{_letter}b"] = _SIZES[f"{_letter}ib"] = KB**_power
 _SECONDS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _YES, _NO = ("yes", "true", "on", "1"), ("no", "false", "off", "0")
 
@@ -99,7 +98,7 @@ def parse_size(value: object) -> int | None:
         return None
     number, unit = _split(value, "a size like 512M, 1.5G or 2000000")
     if unit.lower() not in _SIZES or number < 0:
-        raise ValueError(f"{value!r} is not a size like 512M, 1.5G or 2000000 (units: K M G T, KB MB GB TB)")
+        raise ValueError(f"{value!r} is not a size like 512M, 1.5G or 2000000 (units: K M G T, powers of 1024)")
     return int(number * _SIZES[unit.lower()])
 
 

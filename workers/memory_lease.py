@@ -111,7 +111,7 @@ class Leases:
         self,
         lender: Lender | None = None,
         *,
-        from_bytes: int = 64_000_000,
+        from_bytes: int = 64 * 1024**2,
         renew_seconds: float = 150.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

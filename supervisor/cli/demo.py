@@ -32,7 +32,7 @@ from supervisor.cli.tell import Bar, settled_of
 from supervisor.config import Reading, read
 from supervisor.mechanism.memory import open_process
 from supervisor.naming import Directory
-from supervisor.policy.sizes import human
+from supervisor.policy.sizes import MB, human
 from supervisor.values import parse_size
 
 IMAGES = 100
@@ -40,7 +40,7 @@ IMAGES = 100
 GIANT_MEGAPIXELS = 120
 WORKERS = "4"
 MEMORY = "400M"
-OWN_BYTES = 150_000_000
+OWN_BYTES = 150 * MB
 """About what the supervisor, the template and four warm workers take: what is left of the budget is for images."""
 LEAKED_SHARES = 2.0
 """Over the whole run a worker would leak this many times its share of the budget."""
@@ -92,10 +92,10 @@ class _Demo:
         self._flags = {**flags, "state": self._state, "config": config}
         leak = LEAKED_SHARES * max(0, (parse_size(self._flags["memory"]) or 0) - OWN_BYTES) / IMAGES
         with open(config, "w", encoding="utf-8") as file:
-            file.write(RECIPE.format(leak=max(1_000_000, int(leak)), crashing=CRASHING))
+            file.write(RECIPE.format(leak=max(MB, int(leak)), crashing=CRASHING))
         self._reading: Reading = read(self._flags)
         self._reading.config(usable_cores=1)
-        self._leak_bytes = max(1_000_000, int(leak))
+        self._leak_bytes = max(MB, int(leak))
         self._killed: WorkerStatus | None = None
         self._largest_batch = 1
 

@@ -23,14 +23,14 @@ from supervisor.cli.options import Verb, flags_of
 from supervisor.cli.output import print_json, table
 from supervisor.cli.settings import crowded
 from supervisor.config import Reading, read, socket_directory
-from supervisor.policy.sizes import human
+from supervisor.policy.sizes import GB, human
 from supervisor.settings import SETTINGS
 
 Verdict = Literal["ok", "warn", "fail"]
 
 PACKAGES = ("pyzmq", "multiprocess", "psutil", "orjson", "msgspec", "pillow", "pyvips", "tqdm")
 OURS = ("protocol", "workers", "supervisor")
-FREE_BYTES = 1_000_000_000
+FREE_BYTES = 1 * GB
 """Below it a state directory is likely to fill up: the queue of a million images takes some 200 MB."""
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from protocol.errors import UsageError
 from protocol.messages import HistoryPage, MarkKind
+from supervisor.policy.sizes import MB
 
-_MB = 1024 * 1024
 _COLOURS = {"elevated": "#f6e58d", "warning": "#ffbe76", "critical": "#ff9f68", "emergency": "#ff7979",
             "protection": "#d63031"}  # fmt: skip
 _MARKS: dict[MarkKind, tuple[str, str]] = {
@@ -68,7 +68,7 @@ def _breaks(page: HistoryPage) -> set[int]:
 
 def _broken(values: list[Any], breaks: set[int]) -> list[float]:
     """The values in MB, with nothing where the line is to be broken."""
-    return [math.nan if value is None or n in breaks else value / _MB for n, value in enumerate(values)]
+    return [math.nan if value is None or n in breaks else value / MB for n, value in enumerate(values)]
 
 
 def _draw_whole(axes: Any, page: HistoryPage, times: list[datetime], breaks: set[int]) -> None:
@@ -77,8 +77,8 @@ def _draw_whole(axes: Any, page: HistoryPage, times: list[datetime], breaks: set
     axes.fill_between(times, _broken(page.used_low_bytes, breaks), used, step="pre", color="#2d98da", alpha=0.35)
     axes.plot(times, used, drawstyle="steps-pre", color="#2d6cda", linewidth=1.4, label="used by all")
     axes.plot(times, budget, color="#2d3436", linestyle="--", linewidth=1.2, label="budget")
-    highest = max(page.used_bytes) / _MB
-    top = max(page.budget_bytes) / _MB
+    highest = max(page.used_bytes) / MB
+    top = max(page.budget_bytes) / MB
     axes.set_ylim(0, 1.08 * (top if highest > 0.2 * top else highest * 1.5))
     for number, name in enumerate(page.levels):
         if number == 0 or number not in page.level:
@@ -120,7 +120,7 @@ def _height(page: HistoryPage, at: float, slot: int | None) -> float:
         return 0.0
     rss = page.workers[slot].rss_bytes
     near = min(range(len(page.at)), key=lambda n: abs(page.at[n] - at))
-    return max((size or 0 for size in rss[max(0, near - 1) : near + 1]), default=0) / _MB
+    return max((size or 0 for size in rss[max(0, near - 1) : near + 1]), default=0) / MB
 
 
 def _draw_sizes(axes: Any, page: HistoryPage, times: list[datetime], breaks: set[int]) -> None:

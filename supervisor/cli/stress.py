@@ -18,9 +18,8 @@ from supervisor.cli.options import Verb
 from supervisor.cli.output import print_json, say, table
 from supervisor.cli.own import child_environment
 from supervisor.cli.proving import Ground, Seen, make_images, proving_ground
-from supervisor.policy.sizes import human
+from supervisor.policy.sizes import MB, human
 
-MB = 1_000_000
 BUDGET = "400M"
 WORKERS = "2"
 PATIENCE_SECONDS = 120.0

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 
-LIMIT_BYTES = 200_000_000
+from supervisor.policy.sizes import MB, human
+
+LIMIT_BYTES = 200 * MB
 """A busy pool makes some 10 KB a second: five hours. Then it is told once, and no more is kept."""
 
 
@@ -19,7 +21,7 @@ class TraceFile:
         try:
             with open(self._path, "ab") as file:
                 if file.tell() + len(line) >= self._limit_bytes:
-                    self._give_up(f"has reached {self._limit_bytes:,} bytes")
+                    self._give_up(f"has reached {human(self._limit_bytes)}")
                     return
                 file.write(line + b"\n")
         except OSError as error:

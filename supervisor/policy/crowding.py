@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from supervisor.policy.commands import Command, Note
 from supervisor.policy.limits import workers_that_fit
-from supervisor.policy.sizes import human
+from supervisor.policy.sizes import MB, human
 from supervisor.policy.state import PoolState, Slot
 from supervisor.policy.stopping import stop_worker
 from supervisor.policy.watch_settings import WatchSettings
@@ -27,7 +27,6 @@ WARM_BYTES = 12_000_000
 under `thumbs`, as measured."""
 OWN_BYTES = 75_000_000
 """The supervisor and its template at rest, as measured: 30 MB for itself, 45 MB with all that the workers share."""
-MIB = 1 << 20
 FEWER_AFTER_SECONDS = 2.0
 MORE_AFTER_SECONDS = 10.0
 _MORE_MARGIN = 1.5
@@ -184,7 +183,7 @@ def budget_for(workers: int, own_bytes: int, warm_bytes: int, settings: WatchSet
 
 def _asked_for(size_bytes: int) -> str:
     """A size that somebody may set as he reads it: rounded up."""
-    return human(-(-size_bytes // MIB) * MIB)
+    return human(-(-size_bytes // MB) * MB)
 
 
 def _workers(count: int) -> str:

@@ -5,8 +5,8 @@ since every change is a write to the kernel.
 """
 
 from supervisor.policy.commands import Command, LimitWorker
+from supervisor.policy.sizes import MB
 from supervisor.policy.state import PoolState
-from supervisor.policy.watch_settings import MB
 
 SLACK_BYTES = 64 * MB
 """What a worker can take between two looks, near its hard limit, on a machine that stutters."""

@@ -22,7 +22,7 @@ import msgspec
 from protocol.messages import ItemReport, Leak, Memory
 from supervisor.policy.commands import Command, Note
 from supervisor.policy.leaks_models import guilty_model, models_of
-from supervisor.policy.sizes import human
+from supervisor.policy.sizes import KB, MB, human
 from supervisor.policy.state import PoolState, Slot
 from supervisor.policy.steadiness import SURE, Grown, RecipeWatch, Steady, WorkerWatch, steady
 from supervisor.policy.stopping import recycle
@@ -37,12 +37,12 @@ RECENT = 60
 MAX_RECIPES, MAX_FOUND = 64, 64
 _EVERY = 2
 STEADY_SHARE = 0.03
-STEADY_BYTES_PER_SECOND = 10_000.0
-STEADY_BYTES = 10_000_000
-STEADY_BYTES_PER_ITEM = 16_384
+STEADY_BYTES_PER_SECOND = 0.01 * MB
+STEADY_BYTES = 10 * MB
+STEADY_BYTES_PER_ITEM = 16 * KB
 """From the 3 % a sample, 0.01 MB/s and 10 MB of the memory managers this follows; and what an item may leave behind
 in tables that grow with what was seen."""
-LEAST_BYTES = 1_000_000
+LEAST_BYTES = 1 * MB
 """Less growth than this in the window is nothing to act on: a megabyte of names and counters is no leak."""
 EXPLAINED = 0.5
 """Part of what items left behind that the own growth of one step must account for: less, and nobody is blamed."""

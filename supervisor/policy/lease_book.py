@@ -8,7 +8,7 @@ before the baseline was measured). It is kept to be seen.
 import msgspec
 
 from protocol.messages import RequestMemory
-from supervisor.policy.watch_settings import MB
+from supervisor.policy.sizes import MB
 
 CLIENT = -1
 """The slot of a lease that a client holds."""

@@ -13,11 +13,11 @@ from protocol.errors import Refused
 from supervisor.policy.commands import Command, Note, Reply, TellWorker
 from supervisor.policy.lease_book import CLIENT, MOST_OF_A_HOLDER, HeldLease, HeldModel, WaitingRequest
 from supervisor.policy.levels import Level
-from supervisor.policy.sizes import human
+from supervisor.policy.sizes import MB, human
 from supervisor.policy.state import PoolState, Slot
 from supervisor.policy.worker import Worker
 
-SMALLEST_POOL_BYTES = 50_000_000
+SMALLEST_POOL_BYTES = 50 * MB
 """FEATURES A6: the pool at the smallest budget; above, it is a share of the budget."""
 LEFT_TO_OTHERS_SECONDS = 30.0
 """So long a worker leaves a recipe to those that have its model; then it asks again."""

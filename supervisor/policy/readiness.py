@@ -5,6 +5,7 @@ in order to send work (a load balancer, a service manager, a script) wants to kn
 """
 
 from protocol.messages import MemoryReport, Status
+from supervisor.policy.sizes import human
 
 THRASHING_STALL_SHARE = 0.5
 """Some task waited for memory for half of the time: what runs, runs at half its speed or less."""
@@ -29,7 +30,7 @@ def not_ready(status: Status, memory: MemoryReport | None = None) -> list[str]:
 def _thrashing(memory: MemoryReport) -> list[str]:
     limit = memory.thresholds.get("swap_in_bytes_per_second")
     if limit is not None and memory.swap_in_bytes_per_second >= limit:
-        return [f"it is thrashing: {memory.swap_in_bytes_per_second / 1e6:.1f} MB a second are read back from swap"]
+        return [f"it is thrashing: {human(memory.swap_in_bytes_per_second)} a second are read back from swap"]
     if memory.stall_share is not None and memory.stall_share >= THRASHING_STALL_SHARE:
         return [f"it is thrashing: tasks wait for memory {memory.stall_share:.0%} of the time"]
     return []

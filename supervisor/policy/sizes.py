@@ -1,5 +1,9 @@
-"""Bytes for people."""
+"""Bytes for people: KB, MB and GB are powers of 1,024 wherever a size is read or told, as docker and systemd take them.
 
+One rule: with two, a limit given as 50 MB is told as 48 MB. Defaults that are sizes are multiples of these.
+"""
+
+KB, MB, GB = 1024, 1024**2, 1024**3
 _UNITS = ("bytes", "KB", "MB", "GB", "TB")
 
 

@@ -14,7 +14,7 @@ from typing import Literal
 
 import msgspec
 
-from supervisor.policy.sizes import human
+from supervisor.policy.sizes import MB, human
 
 Lock = Literal["free", "held", "unknown"]
 Process = Literal["alive", "gone", "elsewhere"]
@@ -24,9 +24,9 @@ Process = Literal["alive", "gone", "elsewhere"]
 class TempSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The table [temp] of the settings; bytes, seconds, numbers of inodes."""
 
-    pause_free_bytes: int = 256 * 1024 * 1024
+    pause_free_bytes: int = 256 * MB
     """Spilling at 1 GB/s, one worker fills this in a quarter of a second: enough for the looks to see it come."""
-    resume_free_bytes: int = 512 * 1024 * 1024
+    resume_free_bytes: int = 512 * MB
     pause_free_inodes: int = 2_000
     resume_free_inodes: int = 4_000
     small_disk_share: float = 0.05

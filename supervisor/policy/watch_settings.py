@@ -1,13 +1,13 @@
 """Every figure of the memory watch: validated and related in one place.
 
-Shares are of the budget, sizes are bytes (1 MB = 1,000,000 bytes), durations seconds.
+Shares are of the budget, sizes are bytes, durations seconds.
 """
 
 from itertools import pairwise
 
 import msgspec
 
-MB = 1_000_000
+from supervisor.policy.sizes import GB, MB
 
 
 class WatchSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,7 +32,7 @@ class WatchSettings(msgspec.Struct, frozen=True, kw_only=True):
     interval_rest_seconds: float = 2.0
     """The pace of an idle pool far from every edge: where even neighbours that take 1 GB/s would need twice as long to
     fill what is free. At most four fifths of `stale_after_seconds`, or each look would come too late."""
-    growth_floor_bytes_per_second: float = 1_000 * MB
+    growth_floor_bytes_per_second: float = 1 * GB
     """The growth that is always reckoned with: what one core can touch of fresh pages."""
     stale_after_seconds: float = 2.5
     """A sample older than two looks at the idle pace is no longer a fact."""
@@ -46,7 +46,7 @@ class WatchSettings(msgspec.Struct, frozen=True, kw_only=True):
     stall_share_brake: float = 0.10
     """Above it leases are of one item and do not grow; it never kills: it comes late and speaks of neighbours too."""
     swap_in_bytes_per_second: float = 4 * MB
-    """1,000 pages a second read back from swap: the machine is short of memory whatever the sizes say."""
+    """1,024 pages a second read back from swap: the machine is short of memory whatever the sizes say."""
 
     max_total_bytes: int | None = None
     max_worker_rss_bytes: int | None = None

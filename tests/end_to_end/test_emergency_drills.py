@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
+from supervisor.policy.sizes import MB
 from tests.end_to_end.bed import Bed, lives, settled, wait_for
 from tests.end_to_end.test_parts import add_part
 
-MB = 1_000_000
 BUDGET_BYTES = 400 * MB
 HOARDER = """
 import os, signal

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from supervisor.policy.sizes import MB
 from tests.end_to_end.bed import lives, make_bed, wait_for
 from tests.end_to_end.groups import memory_group
-
-MB = 1_000_000
 
 
 def test_worker_that_outgrows_its_group_while_nobody_looks_is_taken_by_the_kernel_and_blamed() -> None:

@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 import pytest
 
+from supervisor.policy.sizes import MB
 from tests.end_to_end.bed import Bed, wait_for
 from tests.galleries import write
 from workers.specimens import flat_png
 
-MB = 1_000_000
 RAISE = "raise --memory or lower --workers"
 
 

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import pytest
 
 from protocol.client import Client
+from supervisor.policy.sizes import MB
 from tests.end_to_end.bed import Bed, make_bed, settled, wait_for
 from tests.end_to_end.groups import MemoryGroup, memory_group
 
-MB = 1_000_000
 LIMIT_BYTES = 512 << 20
 LOWERED_BYTES = 300 << 20
 NEIGHBOUR_BYTES = 200 * MB

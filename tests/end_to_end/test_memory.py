@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from supervisor.policy.sizes import MB
 from tests.end_to_end.bed import Bed, make_bed, wait_for
 from tests.end_to_end.groups import MemoryGroup, memory_group
 
-MB = 1_000_000
 LIMIT_BYTES = 512 << 20
 
 

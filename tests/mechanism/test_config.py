@@ -3,18 +3,27 @@
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from protocol.errors import UsageError
+from protocol.launch import WorkerStart
 from protocol.sockets import MAX_IPC_PATH_BYTES
 from supervisor.cli import main
+from supervisor.cli.doctor import FREE_BYTES
 from supervisor.config import read, socket_directory
-from supervisor.policy.cache.settings import CacheSettings
+from supervisor.mechanism.memory.budget import RESERVE_BYTES
+from supervisor.mechanism.trace_file import LIMIT_BYTES
+from supervisor.opening import GATEWAY_BYTES
+from supervisor.parts import MEMORY_BYTES
+from supervisor.policy.cache.settings import DEFAULT_LIMIT_BYTES, CacheSettings
+from supervisor.policy.lease_book import LeaseSettings
+from supervisor.policy.memory_leases import SMALLEST_POOL_BYTES
 from supervisor.policy.sizes import human
 from supervisor.recipes import all_recipes
 from supervisor.settings import BY_NAME, SETTINGS
 from supervisor.settings_help import HELP
-from supervisor.values import parse, parse_duration, parse_size, show_address, show_duration
+from supervisor.values import parse, parse_duration, parse_size, show, show_address, show_duration
 
 
 @pytest.fixture
@@ -49,6 +58,30 @@ def test_every_setting_is_shown_as_json_and_in_words(
     assert shown["memory"]["value"] == 1 << 30 and shown["alert_webhook"]["value"] == "(secret)"
     assert main(["config", "show"]) == 0
     assert "22:00-06:00" in capsys.readouterr().out
+
+
+def test_every_size_is_told_as_the_round_number_it_is_set_to() -> None:
+    sizes = {setting.flag: setting for setting in SETTINGS if setting.kind == "size"}
+    defaults = {
+        **{flag: setting.default for flag, setting in sizes.items()},
+        **{f"least of {flag}": setting.at_least and int(setting.at_least) for flag, setting in sizes.items()},
+        "[parts]": MEMORY_BYTES,
+        "gateway": GATEWAY_BYTES,
+        "pool of memory leases": SMALLEST_POOL_BYTES,
+        "cache": DEFAULT_LIMIT_BYTES,
+        "machine": RESERVE_BYTES,
+        "free for a state directory": FREE_BYTES,
+        "trace": LIMIT_BYTES,
+    }
+    told = {name: show("size", value) for name, value in defaults.items() if value}
+    assert len(told) > 15 and {told[f"--watch-{name}-bytes"] for name in ("allowance-warning", "keep-free")} == {
+        "50 MB", "30 MB"
+    }  # fmt: skip
+    assert {name: text for name, text in told.items() if parse_size(text) != defaults[name]} == {}
+    said = {flag: setting.help.rpartition("[")[2].rstrip("]") for flag, setting in sizes.items() if setting.default}
+    assert {flag: text for flag, text in said.items() if parse_size(text) != defaults[flag]} == {}
+    (handed,) = (field for field in msgspec.structs.fields(WorkerStart) if field.name == "lease_from_bytes")
+    assert handed.default == LeaseSettings().from_bytes
 
 
 def test_defaults(home: dict[str, str]) -> None:
@@ -219,7 +252,14 @@ def test_a_state_directory_that_is_not_utf8_is_refused(home: dict[str, str]) -> 
     [
         ("512M", 512 * 1024**2),
         ("1.5G", 3 * 512 * 1024**2),
-        ("1GB", 1_000_000_000),
+        ("1GB", 1024**3),
+        ("50MB", 50 * 1024**2),
+        ("50mb", 50 * 1024**2),
+        ("50 MiB", 50 * 1024**2),
+        ("3kB", 3 * 1024),
+        ("3K", 3 * 1024),
+        ("1TB", 1024**4),
+        ("512b", 512),
         ("2 MiB", 2 * 1024**2),
         ("1_000", 1000),
         ("100", 100),

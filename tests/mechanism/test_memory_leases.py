@@ -20,6 +20,7 @@ from protocol.messages import (
     Shrink,
 )
 from supervisor.mechanism.processes import WorkerProcess
+from supervisor.policy.sizes import MB
 from tests.galleries import write
 from tests.mechanism.performing import Bench, step, values
 from tests.mechanism.real_pool import RealPool, ended, real_pool, recipe
@@ -28,7 +29,6 @@ from workers.errors import NoMemory, NoMemoryNow, Verdict
 from workers.memory_lease import Bounded, Leases
 from workers.models import MODERATE_IDLE_SECONDS, Models
 
-MB = 1_000_000
 HOLD = recipe("misbehave.borrow", bytes=100 * MB, at_least=40 * MB)
 ROOM = 10 * MB
 """What an item of these leases may take by itself."""
@@ -130,7 +130,7 @@ def test_small_pieces_need_no_word_and_large_ones_within_the_item_are_told() -> 
     with leases.memory(30 * MB, purpose="a") as small, leases.memory(60 * MB, purpose="b") as large:
         assert (small.bytes, large.bytes) == (30 * MB, 60 * MB)
         assert lender.noted == [(60 * MB, "b")] and not lender.out
-        with pytest.raises(NoMemory, match="c: 1,000,000 bytes are asked for, 0 of 0 are free"):
+        with pytest.raises(NoMemory, match="c: 1,048,576 bytes are asked for, 0 of 0 are free"):
             leases.memory(1 * MB, purpose="c").__enter__()
     with leases.memory(200 * MB, at_least=0, purpose="d") as what_there_is:
         assert what_there_is.bytes == 90 * MB
@@ -220,7 +220,7 @@ def test_where_memory_is_short_there_is_one_model_at_a_time() -> None:
     assert never.value.kind == "too_large" and held.names == []
     assert not lender.out
     lender.out[99] = 5 * MB
-    with pytest.raises(NoMemoryNow, match="the model c cannot be loaded now: model c: 10,000,000 bytes are asked"):
+    with pytest.raises(NoMemoryNow, match="the model c cannot be loaded now: model c: 10,485,760 bytes are asked"):
         held.use("c", pixels, 10 * MB)
     held.close()
 

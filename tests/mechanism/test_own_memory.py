@@ -8,10 +8,9 @@ import sys
 
 import pytest
 
+from supervisor.policy.sizes import MB
 from tests.mechanism.real_pool import wait_until
 from workers.memory import OwnMemory, PeakMeter
-
-MB = 1024 * 1024
 
 
 def spike(size_bytes: int) -> None:

@@ -8,11 +8,10 @@ from collections.abc import Iterator
 import pytest
 
 from protocol.messages import TIERS, CleanupTier, Ready, Trim, Trimmed
+from supervisor.policy.sizes import MB
 from tests.mechanism.real_pool import real_pool, recipe
 from workers import pressure
 from workers.memory import OwnMemory
-
-MB = 1_000_000
 
 
 @pytest.fixture(autouse=True)

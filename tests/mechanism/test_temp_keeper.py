@@ -16,6 +16,7 @@ from supervisor.mechanism.temp import TempRoot
 from supervisor.mechanism.temp import keeper as module
 from supervisor.mechanism.temp.directory import lock_alone
 from supervisor.policy.events import TempEased, TempFilled
+from supervisor.policy.sizes import MB
 from supervisor.policy.temp import Room
 from tests.mechanism.real_pool import ended, real_pool, wait_until
 from tests.mechanism.temp_bed import OURS, RUN, KeeperBed, fill, hold, name_of, until
@@ -23,7 +24,6 @@ from tests.mechanism.temp_bed import OURS, RUN, KeeperBed, fill, hold, name_of, 
 PEER = b"client"
 SEEN_SECONDS = 0.1
 """What is promised from a death being seen to its directory being gone."""
-MB = 1024 * 1024
 
 
 @pytest.fixture

@@ -3,8 +3,7 @@
 from protocol.messages import BatchProgress, Counts, Decision, QueueStatus, Status, Summary, Totals, WorkerStatus
 from supervisor.cli.tell import ProgressLine
 from supervisor.cli.top_view import KEYS, Rates, Seen, bar, plain, screen
-
-MB = 1024 * 1024
+from supervisor.policy.sizes import MB
 
 
 def worker(slot: int, rss_mb: int, done: int) -> WorkerStatus:

@@ -11,8 +11,9 @@ from supervisor.policy import commands as c
 from supervisor.policy import events as e
 from supervisor.policy.items import Item
 from supervisor.policy.pool import AnyEvent, Pool
+from supervisor.policy.sizes import MB
 from supervisor.policy.state import PoolSettings
-from supervisor.policy.watch_settings import MB, WatchSettings
+from supervisor.policy.watch_settings import WatchSettings
 from supervisor.policy.worker import Worker
 from tests.simulation.journal import Journal
 

@@ -10,7 +10,7 @@ from supervisor.policy import commands as c
 from supervisor.policy import events as e
 from supervisor.policy.cleanup_settings import CleanupSettings
 from supervisor.policy.part import PartPlan
-from supervisor.policy.watch_settings import MB
+from supervisor.policy.sizes import MB
 from tests.policy.story import BASELINE_BYTES, CLIENT, Story, names
 
 REST = 240
@@ -151,7 +151,7 @@ def test_a_clean_up_is_verified_by_the_look_after_it_and_written_down() -> None:
         ],
     )
     (note,) = told.notes("cleanup")
-    assert note.message.startswith("clean-up 1 (gentle; memory level elevated): 486 MB less than before, 238 MB used")
+    assert note.message.startswith("clean-up 1 (gentle; memory level elevated): 510 MB less than before, 250 MB used")
 
 
 def test_a_tier_that_does_not_help_is_followed_by_the_next_as_far_as_the_level_lets_it() -> None:

@@ -8,10 +8,10 @@ from supervisor.policy import events as e
 from supervisor.policy.confinement import NEEDS_MAX, OUTSIDE_TRIES
 from supervisor.policy.items import BatchRecord, Item
 from supervisor.policy.pool import Pool
+from supervisor.policy.sizes import MB
 from supervisor.policy.state import PoolSettings
 from supervisor.policy.watch_settings import WatchSettings
 
-MB = 1_000_000
 PROBE = Recipe(name="probe", steps=[Step(operation="probe")])
 MEMORY = Memory(50 * MB, 10 * MB, MB)
 

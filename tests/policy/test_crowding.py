@@ -6,7 +6,8 @@ from supervisor.policy import commands as c
 from supervisor.policy import events as e
 from supervisor.policy.crowding import OWN_BYTES, WARM_BYTES, budget_for, outlook
 from supervisor.policy.limits import workers_that_fit
-from supervisor.policy.watch_settings import MB, WatchSettings
+from supervisor.policy.sizes import MB
+from supervisor.policy.watch_settings import WatchSettings
 from tests.policy.story import Story, names
 
 SHARED = 40 * MB
@@ -91,7 +92,7 @@ def test_no_more_are_started_than_the_budget_holds_and_it_is_said_once_with_figu
     assert "2 of 4 workers serve" in note.message and "lower --workers to 2" in note.message
     needed = note.figures["budget_for_all_bytes"]
     assert isinstance(needed, int) and 150 * MB < needed < 200 * MB
-    assert "does not serve: the budget of 124 MB holds no more than 2 workers" in (story.pool.state.slots[3].note or "")
+    assert "does not serve: the budget of 130 MB holds no more than 2 workers" in (story.pool.state.slots[3].note or "")
     assert story.pool.state.limits(story.pool.state.slots[0]).fits
 
 

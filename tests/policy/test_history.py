@@ -3,8 +3,8 @@
 from protocol.messages import Mark
 from supervisor.policy.history import DEFAULT_ROWS, History, read_image
 from supervisor.policy.rings import Row
+from supervisor.policy.sizes import MB
 
-MB = 1 << 20
 BUDGET = 500 * MB
 START = 1_700_000_000.0
 

@@ -9,11 +9,11 @@ from protocol import messages as m
 from supervisor.policy import commands as c
 from supervisor.policy.collecting import collections
 from supervisor.policy.leaks import leaks
+from supervisor.policy.sizes import KB, MB
 from supervisor.policy.trend import trends
 from tests.policy.story import BASELINE_BYTES, Story, names
 from tests.simulation.journal import Journal
 
-KB, MB = 1_000, 1_000_000
 STEPS = ("noop", "leaky")
 Deltas = Callable[[int], tuple[int, int, int, int]]
 """Of item n: what reading, the two steps, and the rest of the item add."""

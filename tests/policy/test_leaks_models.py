@@ -3,7 +3,8 @@
 import pytest
 
 from supervisor.policy.leaks import leaks
-from tests.policy.test_leaks import KB, MB, Deltas, Leaky, clean, leaking
+from supervisor.policy.sizes import KB, MB
+from tests.policy.test_leaks import Deltas, Leaky, clean, leaking
 
 
 def blamed(run: Leaky) -> set[tuple[str, str]]:

@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.policy.levels import Level, Levels, level_words
-from supervisor.policy.watch_settings import MB, WatchSettings
+from supervisor.policy.sizes import MB
+from supervisor.policy.watch_settings import WatchSettings
 
 BUDGET = 1_000 * MB
 PLENTY = 10_000 * MB

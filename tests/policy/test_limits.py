@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.policy.limits import Widenings, room_bytes, worker_limits, workers_that_fit
-from supervisor.policy.watch_settings import MB, WatchSettings
+from supervisor.policy.sizes import MB
+from supervisor.policy.watch_settings import WatchSettings
 
 SETTINGS = WatchSettings()
 sizes = st.integers(min_value=0, max_value=1 << 42)
@@ -79,7 +80,7 @@ def test_a_reservation_raises_all_three_limits() -> None:
     plain = worker_limits(60 * MB, 650 * MB, 60 * MB, [40 * MB] * 4, 4, SETTINGS)
     alone = worker_limits(60 * MB, 650 * MB, 60 * MB, [40 * MB] * 4, 4, SETTINGS, reserved_bytes=250 * MB)
     assert plain.recycle_bytes == 130 * MB
-    assert alone.hard_bytes == 60 * MB + 312_500_000
+    assert alone.hard_bytes == 372.5 * MB
     assert 60 * MB + 250 * MB < alone.soft_bytes < alone.recycle_bytes
 
 

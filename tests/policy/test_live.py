@@ -6,7 +6,8 @@ from protocol import messages as m
 from supervisor.policy import commands as c
 from supervisor.policy import events as e
 from supervisor.policy.live import LiveSettings, SettingsChanged
-from supervisor.policy.watch_settings import MB, WatchSettings
+from supervisor.policy.sizes import MB
+from supervisor.policy.watch_settings import WatchSettings
 from tests.policy.story import CLIENT, Story, names
 
 

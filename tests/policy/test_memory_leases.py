@@ -9,7 +9,7 @@ from supervisor.policy import commands as c
 from supervisor.policy import events as e
 from supervisor.policy.lease_book import CLIENT, LeaseSettings
 from supervisor.policy.memory_leases import free_bytes, memory_leases, models
-from supervisor.policy.watch_settings import MB
+from supervisor.policy.sizes import MB
 from tests.policy.story import BASELINE_BYTES, Story, names
 
 POOL = 100 * MB
@@ -64,7 +64,7 @@ def test_the_pool_is_granted_down_to_its_end_and_filled_again() -> None:
     assert ask(told, 1, 1, 60, at_least=20) == m.MemoryGranted(number=1, bytes=40 * MB), "at least 20, there are 40"
     no = refusal(ask(told, 1, 2, 10, at_least=5))
     assert no.for_ever is False
-    assert "4.8 MB are asked for, 0 bytes are free: 95 MB of the leases' 95 MB" in no.reason, no.reason
+    assert "5.0 MB are asked for, 0 bytes are free: 100 MB of the leases' 100 MB" in no.reason, no.reason
     release(told, 0, 1)
     assert out(told) == 40
     assert ask(told, 1, 3, 60) == m.MemoryGranted(number=3, bytes=60 * MB)
@@ -79,7 +79,7 @@ def test_the_pool_is_granted_down_to_its_end_and_filled_again() -> None:
 
 def test_what_can_never_be_granted_is_said_so() -> None:
     no = refusal(ask(story(), 0, 1, 101))
-    assert no.for_ever and "all memory leases together may take 95 MB" in no.reason
+    assert no.for_ever and "all memory leases together may take 100 MB" in no.reason
 
 
 def test_by_default_the_pool_is_a_share_of_the_budget_and_50_mb_at_least() -> None:
@@ -149,7 +149,7 @@ def test_a_lease_that_is_not_renewed_becomes_stale() -> None:
     told.clock.step(1.0)
     told.feed(e.Tick())
     [note] = told.notes("lease_stale")
-    assert "model x, 29 MB) of worker 0 is taken back: not renewed for 60 s" in note.message
+    assert "model x, 30 MB) of worker 0 is taken back: not renewed for 60 s" in note.message
     found = memory_leases(told.pool.state)
     assert (out(told), found.expired_total) == (20, 1)
     release(told, 0, 1)
@@ -185,7 +185,7 @@ def test_a_model_in_the_measured_baseline_needs_no_reservation() -> None:
     incarnation = told.worker(0).incarnation
     told.say(0, m.ModelUnloaded(slot=0, incarnation=incarnation, number=1, name="x", bytes=25 * MB, reason="idle"))
     assert told.worker(0).baseline_bytes == 75 * MB and models(told.pool.state) == []
-    assert told.notes("model_unloaded")[0].message == "worker 0 unloaded the model x: 24 MB came back of 38 MB (idle)"
+    assert told.notes("model_unloaded")[0].message == "worker 0 unloaded the model x: 25 MB came back of 40 MB (idle)"
 
 
 def test_who_would_like_more_waits_for_what_an_inference_gives_back() -> None:
@@ -218,7 +218,7 @@ def test_a_client_leases_renews_tracks_and_gives_back() -> None:
     assert isinstance(leased, m.MemoryLeased) and (leased.bytes, leased.stale_after_seconds) == (80 * MB, 600.0)
     told.ask(m.LeaseMemory(id=2, purpose="notebook", bytes=80 * MB))
     problem = told.answer()
-    assert isinstance(problem, m.Problem) and problem.code == "busy" and "19 MB are free" in problem.message
+    assert isinstance(problem, m.Problem) and problem.code == "busy" and "20 MB are free" in problem.message
     told.ask(m.LeaseMemory(id=3, purpose="frame", bytes=80 * MB, track=True))
     tracked = told.answer()
     assert isinstance(tracked, m.MemoryLeased), "what is in use already is not refused"
@@ -315,5 +315,5 @@ def test_a_model_that_goes_with_its_worker_is_told() -> None:
     loaded(told, 0, 1, 50)
     told.exit(0, -9)
     (note,) = told.notes("model_unloaded")
-    assert "ended, and the model x with it: 48 MB" in note.message
+    assert "ended, and the model x with it: 50 MB" in note.message
     assert models(told.pool.state) == []

@@ -6,7 +6,8 @@ import pytest
 from protocol import messages as m
 from supervisor.policy import commands as c
 from supervisor.policy import events as e
-from supervisor.policy.watch_settings import MB, WatchSettings
+from supervisor.policy.sizes import MB
+from supervisor.policy.watch_settings import WatchSettings
 from tests.policy.story import OWN_BYTES, Story, names
 from tests.simulation.journal import Journal, JournalCommand
 

@@ -18,8 +18,7 @@ from supervisor.policy.near_vectors import (
     rows_now,
     stretch,
 )
-
-MB = 1_000_000
+from supervisor.policy.sizes import MB
 
 
 @pytest.mark.parametrize("count", [0, 1, 5_000, 100_000, 1_000_000])

@@ -3,7 +3,8 @@
 from supervisor.policy import commands as c
 from supervisor.policy import events as e
 from supervisor.policy.own_limits import OwnWatch
-from supervisor.policy.watch_settings import MB, WatchSettings
+from supervisor.policy.sizes import MB
+from supervisor.policy.watch_settings import WatchSettings
 from tests.policy.story import Story
 
 LIMITS = WatchSettings(max_supervisor_rss_bytes=100 * MB, max_template_rss_bytes=80 * MB)
@@ -59,4 +60,4 @@ def test_the_pool_watches_its_own() -> None:
             )
         )
     assert story.of(c.RenewTemplate) == [c.RenewTemplate()]
-    assert "the template holds 86 MB, its limit is 76 MB" in story.notes("own_limit")[0].message
+    assert "the template holds 90 MB, its limit is 80 MB" in story.notes("own_limit")[0].message

@@ -6,7 +6,7 @@ import pytest
 from supervisor.policy import commands as c
 from supervisor.policy import events as e
 from supervisor.policy.part import PartPlan
-from supervisor.policy.watch_settings import MB
+from supervisor.policy.sizes import MB
 from tests.policy.story import Story
 
 PARTS = (
@@ -65,7 +65,7 @@ def test_an_emergency_holds_back_what_is_not_essential_until_it_is_over() -> Non
     heard = look(told, 960)
     assert of(heard, c.StopPart) == [c.StopPart(name="gateway", incarnation=1, kill=False)]
     assert [note.message for note in told.notes("part_held")] == [
-        "gateway is stopped until the emergency is over: memory level emergency; it held 19 MB"
+        "gateway is stopped until the emergency is over: memory level emergency; it held 20 MB"
     ]
     told.feed(e.PartExited(name="gateway", incarnation=1, exit_code=0))
     assert states(told) == {"gateway": "held", "meter": "running"}

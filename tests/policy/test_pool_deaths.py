@@ -9,7 +9,7 @@ import pytest
 from protocol import messages as m
 from supervisor.policy import commands as c
 from supervisor.policy import events as e
-from supervisor.policy.watch_settings import MB
+from supervisor.policy.sizes import MB
 from tests.policy.story import Story, names
 
 

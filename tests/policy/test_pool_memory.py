@@ -4,7 +4,7 @@ from protocol import messages as m
 from supervisor.policy import commands as c
 from supervisor.policy import events as e
 from supervisor.policy.levels import Level
-from supervisor.policy.watch_settings import MB
+from supervisor.policy.sizes import MB
 from tests.policy.story import Story, names
 
 
@@ -121,7 +121,7 @@ def test_what_can_never_fit_fails_at_once_with_both_figures() -> None:
     assert story.on_disk("b") == {1: "failed"}
     (verdict,) = story.of(c.SettleItems)[0].settlements
     assert b'"too_large"' in verdict.detail
-    assert b"needs about 477 MB to process, and 86 MB is all" in verdict.detail
+    assert b"needs about 500 MB to process, and 90 MB is all" in verdict.detail
 
 
 def test_without_a_fresh_look_nothing_is_admitted() -> None:
@@ -168,7 +168,7 @@ def test_a_lower_limit_while_running_is_followed_at_once() -> None:
     story.clock.step(0.1)
     story.look({0: 100})
     after = story.pool.state.limits(story.pool.state.slots[0])
-    assert (after.recycle_bytes, after.hard_bytes) == (97_125_000, 101_250_000)
+    assert (after.recycle_bytes, after.hard_bytes) == (97.125 * MB, 101.25 * MB)
     assert story.states() == ["DRAINING", "BUSY"]
 
 

@@ -3,7 +3,7 @@
 from protocol import messages as m
 from supervisor.policy import commands as c
 from supervisor.policy.prediction.learning import predictions
-from supervisor.policy.watch_settings import MB
+from supervisor.policy.sizes import MB
 from tests.policy.story import BASELINE_BYTES, Story, names
 
 

@@ -1,7 +1,7 @@
 """Stories of recipes whose workers hold much from their first item on (a model): neither a loop nor a stall."""
 
 from protocol import messages as m
-from supervisor.policy.watch_settings import MB
+from supervisor.policy.sizes import MB
 from tests.policy.story import Story, names
 
 

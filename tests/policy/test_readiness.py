@@ -4,6 +4,7 @@ import msgspec
 
 from protocol import messages as m
 from supervisor.policy.readiness import not_ready
+from supervisor.policy.sizes import MB
 from tests.policy.story import Story
 
 
@@ -41,7 +42,7 @@ def test_paused_draining_and_emergency_are_not() -> None:
 
 def test_thrashing_is_not() -> None:
     status, memory = told(Story().start())
-    swapping = msgspec.structs.replace(memory, swap_in_bytes_per_second=8e6)
+    swapping = msgspec.structs.replace(memory, swap_in_bytes_per_second=8 * MB)
     stalled = msgspec.structs.replace(memory, stall_share=0.6)
     assert "8.0 MB a second" in not_ready(status, swapping)[0]
     assert "60% of the time" in not_ready(status, stalled)[0]

@@ -1,7 +1,7 @@
 """What the whole holds at rest: the least of the supervisor, the workers' baselines, and the parts as they are."""
 
 from supervisor.policy import events as e
-from supervisor.policy.watch_settings import MB
+from supervisor.policy.sizes import MB
 from tests.policy.story import BASELINE_BYTES, OWN_BYTES, Story
 
 

@@ -6,9 +6,8 @@ from random import Random
 
 import pytest
 
+from supervisor.policy.sizes import MB
 from supervisor.policy.steadiness import NOT_KNOWN, SURE, steady
-
-MB = 1_000_000.0
 
 
 def curve(of: Callable[[int], float], count: int = 120) -> list[tuple[float, float]]:

@@ -3,10 +3,10 @@
 import msgspec
 import pytest
 
+from supervisor.policy.sizes import MB
 from supervisor.policy.temp import Entry, Room, TempSettings, Watermarks, judge
 
 OURS, THEIRS = "0badcafe", "deadbeef"
-MB = 1024 * 1024
 SETTINGS = TempSettings()
 
 

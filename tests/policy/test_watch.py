@@ -7,6 +7,7 @@ import pytest
 from supervisor.policy.batch_size import BatchSize
 from supervisor.policy.levels import Level
 from supervisor.policy.limits import Limits, Widenings, worker_limits
+from supervisor.policy.sizes import MB
 from supervisor.policy.watch import (
     Action,
     Candidate,
@@ -17,7 +18,7 @@ from supervisor.policy.watch import (
     strangers_bytes,
     total_used,
 )
-from supervisor.policy.watch_settings import MB, WatchSettings
+from supervisor.policy.watch_settings import WatchSettings
 
 SETTINGS = WatchSettings()
 
@@ -118,10 +119,10 @@ def test_no_recycle_loop_but_a_wider_allowance() -> None:
 
 
 def test_the_reason_tells_the_figures() -> None:
-    verdict = judge(facts(200 << 20), Watched().limits(), SETTINGS, 0.0)
+    verdict = judge(facts(200 * MB), Watched().limits(), SETTINGS, 0.0)
     assert verdict.limit_bytes == 160 * MB
     assert verdict.reason == (
-        "worker 0: 200 MB reached its hard limit of 153 MB (baseline 57 MB, soft 105 MB, recycle 124 MB, hard 153 MB)"
+        "worker 0: 200 MB reached its hard limit of 160 MB (baseline 60 MB, soft 110 MB, recycle 130 MB, hard 160 MB)"
     )
 
 
@@ -193,7 +194,7 @@ def test_one_recycle_at_a_time_but_an_emergency_does_not_wait_for_a_drain() -> N
 def test_nobody_dies_who_has_nothing_to_give() -> None:
     choice = choose_victim(Level.PROTECTION, [candidate(0, 61), candidate(1, 65)], SETTINGS, 0.0)
     assert (choice.slot, choice.action) == (None, Action.CALM)
-    assert "no worker holds 7.6 MB or more above its baseline" in choice.reason
+    assert "no worker holds 8.0 MB or more above its baseline" in choice.reason
 
 
 def test_unknown_memory_is_no_reason_to_kill() -> None:

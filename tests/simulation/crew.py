@@ -13,9 +13,9 @@ import msgspec
 
 from protocol import messages as m
 from supervisor.policy import events as e
+from supervisor.policy.sizes import MB
 from tests.simulation.cache import MADE, content_of
 
-MB = 1_000_000
 BASELINE_BYTES = 60 * MB
 SHARED_BYTES = 20 * MB
 MEDIUM_BYTES = 80 * MB

@@ -18,11 +18,12 @@ from supervisor.policy import events as e
 from supervisor.policy.cache.asked import LookUpItems, StoreItems
 from supervisor.policy.lease_book import LeaseSettings
 from supervisor.policy.pool import AnyEvent, Pool
+from supervisor.policy.sizes import MB
 from supervisor.policy.state import PoolSettings
 from supervisor.policy.watch_settings import WatchSettings
 from tests.simulation.cache import STEPS, Cache
 from tests.simulation.clients import Client, meddle
-from tests.simulation.crew import MB, SHARED_BYTES, Page, Worker
+from tests.simulation.crew import SHARED_BYTES, Page, Worker
 from tests.simulation.disks import Disks
 from tests.simulation.invariants import check, check_commands, check_end
 from tests.simulation.journal import Journal, Violation

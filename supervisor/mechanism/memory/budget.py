@@ -13,10 +13,11 @@ from typing import Literal, NamedTuple
 from supervisor.mechanism.memory.cgroup import Cgroup, CgroupLook, open_cgroup, open_group
 from supervisor.mechanism.memory.cgroup_tree import Group
 from supervisor.mechanism.memory.machine import Machine, MachineLook
+from supervisor.policy.sizes import MB
 
 BudgetSource = Literal["--memory", "cgroup v1", "cgroup v2", "machine"]
 
-RESERVE_BYTES = 100 * 1000 * 1000
+RESERVE_BYTES = 100 * MB
 """Left free for the rest of the machine; the same 100 MB below which free memory alone raises the level."""
 
 

@@ -5,13 +5,14 @@ from typing import Literal
 import msgspec
 
 from supervisor.policy.cache.entry import Policy
+from supervisor.policy.sizes import GB, KB, MB
 
 PolicyName = Literal["lru", "lfu", "ttl", "adaptive", "cost"]
 POLICY_NAMES: tuple[PolicyName, ...] = ("lru", "lfu", "ttl", "adaptive", "cost")
 
 DEFAULT_POLICY: PolicyName = "cost"
 DEFAULT_SHARE_OF_FREE_DISK = 0.05
-DEFAULT_LIMIT_BYTES = 10 * 10**9
+DEFAULT_LIMIT_BYTES = 10 * GB
 
 
 class CacheSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,9 +28,9 @@ class CacheSettings(msgspec.Struct, frozen=True, kw_only=True):
     """For the policy ttl: as long as people look at last month's pictures."""
     half_life_seconds: float = 7 * 86_400.0
     """For the policy lfu: a use of last week counts half."""
-    memory_bytes: int = 50_000_000
+    memory_bytes: int = 50 * MB
     """The memory level above the index."""
-    inline_bytes: int = 16 * 1024
+    inline_bytes: int = 16 * KB
     """A value up to this size lies in the index: below about 20 KiB SQLite reads faster than the file system."""
     sample_entries: int = 32
     """How many entries a policy is shown at a time."""
@@ -46,8 +47,8 @@ class CacheSettings(msgspec.Struct, frozen=True, kw_only=True):
         wrong = [name for name in self.__struct_fields__ if _below(getattr(self, name))]
         if wrong:
             raise ValueError(f"{', '.join(wrong)} cannot be negative")
-        if self.inline_bytes > 1 << 20:
-            raise ValueError(f"inline_bytes is {self.inline_bytes:,}: values above 1 MiB belong in files")
+        if self.inline_bytes > MB:
+            raise ValueError(f"inline_bytes is {self.inline_bytes:,}: values above 1 MB belong in files")
         if not 1 <= self.sample_entries <= 1024:
             raise ValueError(f"sample_entries is {self.sample_entries}: 1 to 1,024")
 

@@ -12,6 +12,7 @@ from supervisor.policy.cache.entry import Entry
 from supervisor.policy.cache.settings import POLICY_NAMES, CacheSettings, PolicyName, default_limit_bytes, make_policy
 from supervisor.policy.cache.sketch import MAX_COUNT, FrequencySketch, SeenBefore
 from supervisor.policy.cache.windowed import Adaptive
+from supervisor.policy.sizes import GB, MB
 from tests.policy.cache.simulator import Simulator, key_of
 
 SETTINGS = CacheSettings(limit_bytes=1000, limit_entries=20, ttl_seconds=50.0, half_life_seconds=10.0)
@@ -155,8 +156,8 @@ def test_a_climber_goes_on_while_it_gets_better_and_turns_when_it_does_not() -> 
 def test_settings_contradict_themselves_nowhere() -> None:
     with pytest.raises(ValueError, match="limit_bytes cannot be negative"):
         CacheSettings(limit_bytes=-1)
-    with pytest.raises(ValueError, match="above 1 MiB"):
-        CacheSettings(limit_bytes=1, inline_bytes=2 << 20)
-    assert default_limit_bytes(100 * 10**9) == 5 * 10**9
-    assert default_limit_bytes(10**12) == 10 * 10**9
-    assert default_limit_bytes(0, held_bytes=10**9) == 50_000_000
+    with pytest.raises(ValueError, match="above 1 MB"):
+        CacheSettings(limit_bytes=1, inline_bytes=2 * MB)
+    assert default_limit_bytes(100 * GB) == 5 * GB
+    assert default_limit_bytes(1000 * GB) == 10 * GB
+    assert default_limit_bytes(0, held_bytes=1000 * MB) == 50 * MB

@@ -6,7 +6,7 @@ import pytest
 from supervisor.policy import commands as c
 from supervisor.policy import events as e
 from supervisor.policy.prediction.keeping import EDITION, EVERY_SECONDS, encode
-from supervisor.policy.watch_settings import MB
+from supervisor.policy.sizes import MB
 from tests.policy.story import Story
 from tests.policy.test_pool_predictions import taught
 

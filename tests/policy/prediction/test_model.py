@@ -14,7 +14,7 @@ from supervisor.policy.prediction.model import (
     error_report,
     signature,
 )
-from supervisor.policy.watch_settings import MB
+from supervisor.policy.sizes import MB
 
 THUMBS = "thumbs#1"
 JPEG = ClassKey(THUMBS, "jpeg", "", "vips")
