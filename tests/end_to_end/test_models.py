@@ -33,7 +33,7 @@ WIDE_CRITICAL = {
 }
 """Critical from 60 to 98 % of the budget: no clean-up moves the level out of there."""
 AMPLY_CRITICAL = 0.75
-"""Of the budget. A worker loads the runtime, some 120 MB or 20 %, before it asks for the model: that must not make it an
+"""Of the budget. A worker loads the runtime, some 120 MB or 20 %, before it asks for a model: that must not make it an
 emergency, nor as much less, given back or counted twice before, end it."""
 BRISK = {
     "SUPERVISOR_WATCH_LEVEL_HOLD_SECONDS": "0.2s",
