@@ -77,7 +77,7 @@ def _stop(state: PoolState, now: float) -> list[Command]:
         "budget_bytes": state.budget_bytes,
         "at_rest_bytes": at_rest,
     }
-    if state.places == 1 and _would_be_the_same(state, at_rest):
+    if state.places == 1 and _would_be_the_same(state, at_rest - state.beside_bytes()):
         protection.given_up = True
         message = f"emergency protection: {whole}; one worker cannot be fewer, so work goes on slowly; {cure}"
         return [Note(kind="protection", message=message, figures=figures)]
@@ -95,7 +95,10 @@ def _stop(state: PoolState, now: float) -> list[Command]:
 
 
 def _would_be_the_same(state: PoolState, at_rest: int) -> bool:
-    """Whether the next start would come to the same: rest alone is too much, or there is little beyond it."""
+    """Whether the next start would come to the same: rest alone is too much, or there is little beyond it.
+
+    Without what parts hold: one that has grown begins anew with the next start.
+    """
     too_much = at_rest >= state.settings.watch.protection_share * state.budget_bytes
     return too_much or state.used_bytes <= at_rest * state.settings.cleanup.recovered_share
 

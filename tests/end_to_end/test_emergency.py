@@ -1,12 +1,17 @@
-"""Emergency verbs against a real supervisor, and emergency protection under a budget that is far too small."""
+"""Emergency verbs against a real supervisor, and emergency protection where nothing that it can do helps."""
 
 import json
 import os
+import signal
+from pathlib import Path
 
-from tests.end_to_end.bed import Bed, settled, wait_for
+from tests.end_to_end.bed import Bed, Command, Ended, settled, wait_for
+from tests.end_to_end.test_emergency_drills import HOARDER, part
+from tests.end_to_end.test_parts import add_part
 
 TINY = "36M"
-"""Less than a supervisor and two workers hold at rest: the level is protection from the first look."""
+"""Less than a supervisor and one worker hold at rest: the level is protection from the first look."""
+BUDGET_BYTES = 300_000_000
 
 
 def test_clean_ups_by_hand_tell_what_each_action_freed(bed: Bed) -> None:
@@ -61,25 +66,39 @@ def test_wrong_use_says_what_is_possible(bed: Bed) -> None:
     assert bed.run("emergency", "status").code == 3, "nobody is there"
 
 
-def test_protection_stops_in_order_twice_then_fewer_workers_finish_what_was_accepted(bed: Bed) -> None:
-    bed.write_config(nothing=[{"operation": "noop"}])
-    first = bed.start()
+def overwhelmed(bed: Bed, supervisor: Command) -> Ended:
+    """Has a part of the house that is never stopped take the whole budget; returns how the supervisor ended."""
+    wait_for(lambda: "hoarder: ready" in supervisor.said(), "the hoarder runs")
+    Path(bed.state, "hoard").write_text(str(BUDGET_BYTES))
+    os.kill(part(bed, "hoarder")["pid"], signal.SIGUSR1)
+    return supervisor.wait(60)
+
+
+def accepted(bed: Bed, images: int) -> str:
+    """Has a supervisor with room accept a batch that takes a while, and stop before any is done; returns the batch."""
+    bed.write_config(slow=[{"operation": "misbehave.hang", "seconds": 0.5}])
+    supervisor = bed.start()
     client = bed.client()
     client.pause()
-    batch = bed.submit(client, bed.fill(20), recipe="nothing")
+    batch = bed.submit(client, bed.fill(images), recipe="slow")
     bed.run("stop")
-    assert first.wait().code == 0
+    assert supervisor.wait().code == 0
+    return batch
+
+
+def test_protection_stops_in_order_twice_then_fewer_workers_finish_what_was_accepted(bed: Bed) -> None:
+    batch = accepted(bed, 20)
+    add_part(bed, "hoarder", HOARDER, essential=True, memory="4G")
     for stops in (1, 2):
-        ended = bed.command("start", memory=TINY).wait(60)
+        ended = overwhelmed(bed, bed.start(memory=str(BUDGET_BYTES)))
         assert ended.code == 75, ended.err
         assert "emergency protection, attempt 3 of 3" in ended.err
         assert "stopped by emergency protection" in ended.err
         with open(os.path.join(bed.state, "protection.json"), "rb") as file:
             assert len(json.load(file)["stops"]) == stops
-    last = bed.start(memory=TINY)
+    last = bed.start(memory=str(BUDGET_BYTES))
     wait_for(lambda: "starts with 1 workers instead of 2" in last.said(), "the smaller start is told")
     client = bed.client()
-    wait_for(lambda: "work goes on slowly" in last.said(), "one worker at rest is not stopped", 60)
     client.resume()
     wait_for(lambda: settled(client.progress(batch)) == 20, "all that was accepted is done", 60)
     assert client.progress(batch).counts.done == 20
@@ -87,27 +106,35 @@ def test_protection_stops_in_order_twice_then_fewer_workers_finish_what_was_acce
     assert (status["workers"], status["workers_configured"], len(status["stops"])) == (1, 2, 2)
     bed.run("stop")
     assert last.wait().code == 0
-    note = os.path.join(bed.state, "protection.json")
-    assert os.path.exists(note), "that was not calm"
-    calm = bed.start(memory="400M")
+    assert not os.path.exists(os.path.join(bed.state, "protection.json")), "calm again: the next start is a full one"
+
+
+def test_one_worker_that_is_too_much_at_rest_works_on_slowly_instead_of_stopping_for_ever(bed: Bed) -> None:
+    batch = accepted(bed, 20)
+    supervisor = bed.start(memory=TINY)
+    wait_for(lambda: "work goes on slowly" in supervisor.said(), "three attempts did not help", 60)
+    assert "the budget of 36 MB is too small for one worker" in supervisor.said()
     client = bed.client()
-    batch = bed.submit(client, bed.fill(3), recipe="nothing")
-    wait_for(lambda: settled(client.progress(batch)) == 3, "the next batch is done")
+    client.resume()
+    wait_for(lambda: settled(client.progress(batch)) == 20, "all that was accepted is done", 60)
+    assert client.progress(batch).counts.done == 20
     bed.run("stop")
-    assert calm.wait().code == 0
-    assert not os.path.exists(note), calm.said()
+    assert supervisor.wait().code == 0
 
 
 def test_a_trace_is_replayed_and_tells_what_was_decided(bed: Bed) -> None:
     trace = os.path.join(bed.directory, "trace")
-    ended = bed.command("start", memory=TINY, trace=trace).wait(60)
+    add_part(bed, "hoarder", HOARDER, essential=True, memory="4G")
+    ended = overwhelmed(bed, bed.start(memory=str(BUDGET_BYTES), trace=trace))
     assert ended.code == 75
     replayed = bed.run("why", "--replay", trace, "--json")
     assert replayed.code == 0, replayed.err
     told = [(row["kind"], row["message"]) for row in replayed.rows]
-    assert told[0][1].startswith("memory level normal -> protection")
-    assert told[1][1].startswith("emergency protection, attempt 1 of 3")
-    assert {message for kind, message in told if kind == "level"} <= set(_messages(ended.err))
+    levels = [message for kind, message in told if kind == "level"]
+    assert levels[0].startswith("memory level normal -> ")
+    assert " -> protection: " in levels[-1]
+    assert any(message.startswith("emergency protection, attempt 1 of 3") for _, message in told)
+    assert set(levels) <= set(_messages(ended.err))
     with open(trace, "w", encoding="utf-8") as file:
         file.write("no trace\n")
     refused = bed.run("why", "--replay", trace)

@@ -1,5 +1,6 @@
 """What the command line says to people: a wrong use in one line, why work stands still, one image or several."""
 
+import signal
 from pathlib import Path
 
 import msgspec
@@ -74,6 +75,7 @@ def test_an_interrupt_before_anything_was_submitted_is_told_so(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(own.OwnSupervisor, "start", interrupted)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # this process' handlers are pytest's
     words = ["run", str(tmp_path), "--out", str(tmp_path / "out"), "--state", str(tmp_path / "state")]
     assert main(words) == 130
     assert capsys.readouterr().err.splitlines() == ["interrupted before anything was submitted"]
