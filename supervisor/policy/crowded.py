@@ -8,5 +8,7 @@ class Crowding(msgspec.Struct, kw_only=True):
 
     fewer_since: float | None = None
     more_since: float | None = None
+    more_not_before: float = 0.0
+    """Until then none comes back, whatever room there seems to be."""
     told: int | None = None
     """How many workers it held when that was last told; None: all, and nothing was."""

@@ -29,6 +29,8 @@ OWN_BYTES = 75_000_000
 """The supervisor and its template at rest, as measured: 30 MB for itself, 45 MB with all that the workers share."""
 FEWER_AFTER_SECONDS = 2.0
 MORE_AFTER_SECONDS = 10.0
+MORE_AFTER_PROTECTION_SECONDS = 300.0
+"""As alerts rest: what was an emergency a moment ago is not tried again at once."""
 _MORE_MARGIN = 1.5
 """Of the least allowance: who comes back should not have to leave again for a megabyte."""
 
@@ -54,7 +56,7 @@ def look(state: PoolState, now: float) -> list[Command]:
     first = state.crowding.told is None and all(slot.incarnation == 0 for slot in state.slots if slot.crowded)
     if first:
         return _more(state, fit, warm, now) + _tell(state, fit, warm)
-    if _fit(state, warm, int(least * _MORE_MARGIN)) <= places:
+    if now < state.crowding.more_not_before or _fit(state, warm, int(least * _MORE_MARGIN)) <= places:
         state.crowding.more_since = None
         return []
     if state.crowding.more_since is None:
@@ -80,8 +82,20 @@ def _fewer(state: PoolState, fit: int, warm_bytes: int, now: float) -> list[Comm
     crowding.more_since = None
     if crowding.fewer_since is None:
         crowding.fewer_since = now
-    if now - crowding.fewer_since < FEWER_AFTER_SECONDS or _leaving(state):
+    if now - crowding.fewer_since < FEWER_AFTER_SECONDS or leaving(state):
         return []
+    return _let_go(state, fit, warm_bytes, now)
+
+
+def one_fewer(state: PoolState, now: float) -> list[Command]:
+    """Lets one worker go now, by another's word: all of them at rest are too much (emergency protection). None comes
+    back for a while: by the sum alone they seemed to fit."""
+    known = [slot.worker for slot in state.slots if slot.worker is not None]
+    state.crowding.more_not_before = now + MORE_AFTER_PROTECTION_SECONDS
+    return _let_go(state, state.places - 1, _warm_bytes(state, known), now)
+
+
+def _let_go(state: PoolState, fit: int, warm_bytes: int, now: float) -> list[Command]:
     serving = [slot for slot in state.slots if not slot.crowded]
     gone = min(serving, key=_worth)
     gone.crowded, gone.resting, gone.wanted, gone.start_at = True, False, False, None
@@ -89,7 +103,8 @@ def _fewer(state: PoolState, fit: int, warm_bytes: int, now: float) -> list[Comm
     return [*_tell(state, fit, warm_bytes), *stop_worker(state, gone, "rest", now)]
 
 
-def _leaving(state: PoolState) -> bool:
+def leaving(state: PoolState) -> bool:
+    """Whether one that was let go has not ended yet."""
     return any(slot.worker is not None and slot.crowded for slot in state.slots)
 
 

@@ -2,11 +2,12 @@
 
 Each attempt is an emergency clean-up. Does one help, its count is forgotten when the level critical has been left.
 Does none, the pool drains: everything accepted is on the disk, the exit code (75) tells the service manager, a note
-in the state directory the next start. Who stops says whether that can help: where one worker at rest is all there is
-and still too much, the same would happen again for ever, so it is told once and work goes on, one lease at a time.
+in the state directory the next start. Who stops says whether that can help. Where the workers at rest are all there is,
+the next start would come to the same: one of them is let go instead, and the next, each verified. Where that is one
+worker and still too much, it would happen again for ever, so it is told once and work goes on, one lease at a time.
 """
 
-from supervisor.policy import cleanup
+from supervisor.policy import cleanup, crowding
 from supervisor.policy.commands import Command, KeepProtection, Note
 from supervisor.policy.levels import Level
 from supervisor.policy.protection_note import forget_after_calm
@@ -25,7 +26,7 @@ def attend(state: PoolState, now: float) -> list[Command]:
         return []
     if state.levels.acute < Level.PROTECTION:
         return _calm(state, now)
-    if protection.given_up:
+    if protection.given_up or (now < state.crowding.more_not_before and crowding.leaving(state)):
         return []
     if protection.attempt is not None:
         running = state.cleanups.running
@@ -81,6 +82,10 @@ def _stop(state: PoolState, now: float) -> list[Command]:
         protection.given_up = True
         message = f"emergency protection: {whole}; one worker cannot be fewer, so work goes on slowly; {cure}"
         return [Note(kind="protection", message=message, figures=figures)]
+    if state.places > 1 and _rest_is_all(state, at_rest - state.beside_bytes()):
+        protection.attempts -= 1  # what follows is verified as well
+        message = f"emergency protection: {whole}; one worker fewer serves; {cure}"
+        return [Note(kind="protection", message=message, figures=figures), *crowding.one_fewer(state, now)]
     protection.stopping = True
     protection.stops = [*protection.stops, state.epoch(now)]
     state.stop_code = EXIT_CODE
@@ -100,7 +105,12 @@ def _would_be_the_same(state: PoolState, at_rest: int) -> bool:
     Without what parts hold: one that has grown begins anew with the next start.
     """
     too_much = at_rest >= state.settings.watch.protection_share * state.budget_bytes
-    return too_much or state.used_bytes <= at_rest * state.settings.cleanup.recovered_share
+    return too_much or _rest_is_all(state, at_rest)
+
+
+def _rest_is_all(state: PoolState, at_rest: int) -> bool:
+    """Whether next to nothing is held beyond rest: no clean-up and no new start would change that, fewer workers do."""
+    return state.used_bytes <= at_rest * state.settings.cleanup.recovered_share
 
 
 def _times(attempts: int) -> str:

@@ -90,6 +90,31 @@ def test_one_worker_at_rest_is_not_stopped_because_the_same_would_happen_again(u
     assert not told.pool.state.draining
 
 
+def test_where_workers_at_rest_are_all_there_is_one_is_let_go_instead_of_stopping() -> None:
+    """The next start would begin with as many, and come to the same."""
+    told = story()
+    said: list[str] = []
+    for _ in range(100):
+        told.clock.step(0.1)
+        heard = look(told, REST, budget=REST)
+        said += [each.message for each in heard if isinstance(each, c.Note) and each.kind == "protection"]
+        for each in heard:
+            if isinstance(each, c.CleanUp):
+                answer(told, each.number)
+        if told.pool.state.places == 1:
+            break
+    assert len(said) == 4 and "one worker fewer serves" in said[3] and "lower --workers" in said[3]
+    state = told.pool.state
+    assert not state.draining and state.stop_code != 75
+    [gone] = [slot for slot in state.slots if slot.crowded]
+    assert gone.worker is not None and gone.worker.state == "STOPPING"
+    assert begin_and_fail(told, used=REST) == [], "nothing more while it leaves, and with room again"
+    told.exit(gone.index, 0)
+    look(told, REST // 2, budget=REST)
+    later(told, 20, REST // 2)
+    assert state.places == 1, "what was an emergency is not tried again at once"
+
+
 def test_reset_forgets_attempts_cooldowns_and_stops() -> None:
     told = story(protection_stops=(5.0, 6.0), workers_configured=4)
     look(told, 990)
