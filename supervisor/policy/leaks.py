@@ -35,7 +35,8 @@ WARM_ITEMS = 5
 """The first items of a worker load libraries, tables and caches: as many as the baseline takes."""
 RECENT = 60
 MAX_RECIPES, MAX_FOUND = 64, 64
-_EVERY = 2
+_EVERY, _YOUNG = 2, 30
+"""Judged at every second sample; while they are few, when each counts, at every one."""
 STEADY_SHARE = 0.03
 STEADY_BYTES_PER_SECOND = 0.01 * MB
 STEADY_BYTES = 10 * MB
@@ -94,7 +95,7 @@ def _boundary(
             known.grown.append(Grown(now, watch.since, left, held[0], parts, blocks, watch.step_blocks, watch.models))
             known.samples += 1
             state.leaks.items += watch.since
-            if known.samples % _EVERY == 0:
+            if known.samples % _EVERY == 0 or known.samples < _YOUNG:
                 commands = _judge(state, name, known, now)
     operations = (READING, *steps)
     if recipe not in state.leaks.recipes or state.leaks.recipes[recipe].operations != operations:

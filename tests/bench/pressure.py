@@ -126,7 +126,8 @@ def _ours(place: str, files: list[str], limit_bytes: int | None, workers: int) -
         told = json.loads(last[0]) if last else {}
         outcome = Outcome(
             files=len(files),
-            verdicts=sum(told.get(state, 0) for state in ("done", "cached", "failed", "quarantined")),
+            # What is no image by its name and content is said to be: that is a verdict as well.
+            verdicts=sum(told.get(state, 0) for state in ("done", "cached", "failed", "quarantined", "ignored")),
             done=told.get("done", 0),
             oom_kills=group.oom_kills(),
             peak_bytes=peak(group),
