@@ -1,6 +1,7 @@
 """Models on a real supervisor: measured, unloaded under real pressure, refused and had again, switched, let go when
 idle; and models that cannot be used."""
 
+import errno
 import os
 import signal
 from collections.abc import Iterator
@@ -284,8 +285,14 @@ def test_a_lowered_limit_of_the_group_unloads_a_model_and_nobody_is_killed(group
         wait_for(lambda: client.status().used_bytes > before_bytes + WEIGHTS_BYTES, "a look saw the model's memory")
 
         def squeezed() -> bool:
-            group.set_limit(int(client.status().used_bytes / 0.84))  # anew: what is used may be less by now
-            return bool(told(client, "model_unloaded"))
+            if told(client, "model_unloaded"):
+                return True
+            try:
+                group.set_limit(int(client.status().used_bytes / 0.84))  # anew: what is used may be less by now
+            except OSError as error:
+                if error.errno != errno.EBUSY:  # more is used than a look has seen: the kernel keeps the limit it has
+                    raise
+            return False
 
         wait_for(squeezed, "the model is unloaded")
         wait_for(lambda: not held(client), "and no model is told any more")
